@@ -1,0 +1,305 @@
+"""Everything that no Arrow file can hold: pickles, written and read in the notebook's own terms.
+
+A pickle of a notebook's values has three needs that plain pickling does not meet:
+
+* functions and classes defined in a cell belong to the **notebook's** namespace: restored ones read and
+  set its globals, as if the cell's ``def`` had run there (cloudpickle gives each a private copy of its globals);
+* what is already in the notebook must stay that very object: the pickle then holds a reference, which
+  the caller makes and resolves (``refer`` and ``resolve``);
+* closures that share a variable go on sharing it.
+
+cloudpickle does the rest: code objects, dynamic classes and enums, properties, type variables.
+A pickle runs code when it is read. It is therefore only opened when its entry carries a trusted signature.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import pickle
+import sys
+import types
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+
+import cloudpickle
+
+from prefect_cache.digests import TreeHasher
+from prefect_cache.errors import Damaged, Unstorable, Untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableMapping
+    from pathlib import Path
+
+    from typing_extensions import Buffer
+
+    from prefect_cache.model import Json
+
+Reference = tuple[str, *tuple[object, ...]]
+"""What stands in a pickle for an object that is not in it: a tag and plain values."""
+
+NAMESPACE: Final[Reference] = ("namespace",)
+
+_PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles values of a notebook.
+
+    Parameters
+    ----------
+    file
+        Where the bytes go.
+    namespace
+        The notebook's namespace: functions whose globals it is are restored into it.
+    refer
+        Asked for each object that is not plain data; gives the reference to store in its place, or None.
+    """
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        *,
+        namespace: Mapping[str, object] | None = None,
+        refer: Callable[[object], Reference | None] | None = None,
+    ) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self._namespace = namespace
+        self._refer = refer
+
+    def persistent_id(self, value: object) -> Reference | None:
+        """Return what stands in for `value`, None where it is pickled itself."""
+        if type(value) in _PLAIN:
+            return None
+        if value is self._namespace:
+            return NAMESPACE
+        return None if self._refer is None else self._refer(value)
+
+    def reducer_override(self, value: Any) -> Any:
+        """Reduce functions of the notebook, closure cells and classes; leave the rest to cloudpickle."""
+        if type(value) is types.FunctionType and self._namespace is not None and value.__globals__ is self._namespace:
+            return _reduced_function(value)
+        if type(value) is types.CellType:
+            return _reduced_cell(value)
+        if (home := _singleton(value)) is not None:
+            return attribute_of, home
+        reduced = super().reducer_override(value)
+        return _remade(value, reduced) if isinstance(value, type) and isinstance(reduced, tuple) else reduced
+
+
+def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Mend two things in how cloudpickle rebuilds a class of the notebook."""
+    tracker = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(cls)
+    # typing.NamedTuple sets the slots of its classes itself and refuses them from outside.
+    named_tuple = NamedTuple in cls.__dict__.get("__orig_bases__", ())
+    slots = None if named_tuple else cls.__dict__.get("__slots__")
+
+    def mended(argument: Any) -> Any:
+        # By its tracker's id cloudpickle gives back the class that this process made before. Had the cell
+        # run, there would be a new class, of which older instances are no instances: so no id is kept.
+        if tracker is not None and isinstance(argument, str) and argument == tracker:
+            return None
+        # Slots must be there when the class is made; set later they are an attribute without effect.
+        if slots is not None and type(argument) is dict and "__module__" in argument:
+            return {**argument, "__slots__": slots}
+        return argument
+
+    maker, args, *rest = reduced
+    return (maker, tuple(mended(a) for a in args), *rest)
+
+
+@functools.cache
+def _singletons(cls: type) -> dict[int, str]:
+    module = sys.modules.get(cls.__module__)
+    if module is None or cls.__module__ in {"builtins", "__main__"}:
+        return {}
+    return {id(value): name for name, value in vars(module).items() if type(value) is cls}
+
+
+def _singleton(value: object) -> tuple[str, str] | None:
+    # Markers such as dataclasses.MISSING are compared by identity, and are found where their class lives.
+    name = _singletons(type(value)).get(id(value))
+    return None if name is None else (type(value).__module__, name)
+
+
+def attribute_of(module: str, name: str) -> object:
+    """Return an object that lives in an importable module; called from pickles."""
+    return getattr(importlib.import_module(module), name)
+
+
+def _reduced_cell(cell: types.CellType) -> tuple[Any, ...]:
+    try:
+        contents = cell.cell_contents
+    except ValueError:
+        return types.CellType, ()
+    # The content is state, not an argument: a function may be in its own closure, and the empty cell is
+    # known to the pickle before its content is met.
+    return types.CellType, (), (contents,), None, None, fill_cell
+
+
+def fill_cell(cell: types.CellType, state: tuple[object]) -> None:
+    """Put the content into a closure's cell; called from pickles."""
+    (cell.cell_contents,) = state
+
+
+def _reduced_function(function: types.FunctionType) -> tuple[Any, ...]:
+    state = {
+        "__defaults__": function.__defaults__,
+        "__kwdefaults__": function.__kwdefaults__,
+        "__annotations__": function.__annotations__,
+        "__qualname__": function.__qualname__,
+        "__module__": function.__module__,
+        "__doc__": function.__doc__,
+    }
+    if parameters := getattr(function, "__type_params__", ()):
+        state["__type_params__"] = parameters
+    arguments = (function.__code__, function.__globals__, function.__name__, function.__closure__)
+    return make_function, arguments, (state, function.__dict__), None, None, fill_function
+
+
+def make_function(
+    code: types.CodeType,
+    namespace: dict[str, object],
+    name: str,
+    closure: tuple[types.CellType, ...] | None,
+) -> types.FunctionType:
+    """Return a function of the notebook's namespace; called from pickles."""
+    return types.FunctionType(code, namespace, name, None, closure)
+
+
+def fill_function(function: types.FunctionType, state: tuple[Mapping[str, object], Mapping[str, object]]) -> None:
+    """Give a restored function its attributes; called from pickles."""
+    attributes, own = state
+    for name, value in attributes.items():
+        setattr(function, name, value)
+    function.__dict__.update(own)
+
+
+class ValueUnpickler(pickle.Unpickler):
+    """Reads what :class:`ValuePickler` wrote, into a namespace."""
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        *,
+        namespace: MutableMapping[str, object] | None = None,
+        resolve: Callable[[Reference], object] | None = None,
+    ) -> None:
+        super().__init__(file)
+        self._namespace = namespace
+        self._resolve = resolve
+
+    def persistent_load(self, reference: Reference) -> object:
+        """Return the object that a reference stands for."""
+        if reference == NAMESPACE and self._namespace is not None:
+            return self._namespace
+        if self._resolve is None:
+            raise Damaged(f"the pickle refers to {reference!r}, which belongs to the notebook that wrote it")
+        return self._resolve(reference)
+
+
+class HashingFile:
+    """A new file, private to the user, whose tree digest is taken while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._tree = TreeHasher()
+
+    def write(self, data: Buffer) -> int:
+        """Append some bytes."""
+        self._tree.update(data)
+        return self._file.write(data)
+
+    def close(self) -> TreeHasher:
+        """Close the file and return what was hashed."""
+        self._file.close()
+        return self._tree
+
+
+def write_bytes(path: Path, dump: Callable[[IO[bytes]], object]) -> TreeHasher:
+    """Create the file `path` with what `dump` writes, and return its digests."""
+    file = HashingFile(path)
+    try:
+        dump(file)  # type: ignore[arg-type]
+    finally:
+        tree = file.close()
+    return tree
+
+
+class PickledCodec:
+    """One pickle in one file."""
+
+    name = "pickle"
+    suffix = ".pickle"
+
+    def accepts(self, value: object) -> bool:  # noqa: ARG002 - whether a value can be pickled shows only in the doing
+        """Tell that any value may be tried."""
+        return True
+
+    def write(
+        self,
+        value: object,
+        path: Path,
+        *,
+        namespace: Mapping[str, object] | None = None,
+        refer: Callable[[object], Reference | None] | None = None,
+    ) -> TreeHasher:
+        """Pickle `value` into the new file `path`; :class:`Unstorable` where that cannot be done."""
+        return write_bytes(path, lambda file: dump(value, file, namespace=namespace, refer=refer))
+
+    def read(
+        self,
+        path: Path,
+        meta: Mapping[str, Json],  # noqa: ARG002 - a pickle describes itself
+        *,
+        trusted: bool,
+        namespace: MutableMapping[str, object] | None = None,
+        resolve: Callable[[Reference], object] | None = None,
+    ) -> object:
+        """Return the value; :class:`Untrusted` without a trusted signature, :class:`Damaged` where it cannot be read."""
+        if not trusted:
+            raise Untrusted(
+                f"{path.name} is a pickle without a signature that is trusted",
+                remedy="run the cell here, or trust the other user's key with prefect_cache.trust(key_file)",
+            )
+        with path.open("rb") as file:
+            return load(file, namespace=namespace, resolve=resolve)
+
+
+def dump(
+    value: object,
+    file: IO[bytes],
+    *,
+    namespace: Mapping[str, object] | None = None,
+    refer: Callable[[object], Reference | None] | None = None,
+) -> None:
+    """Pickle `value` into an open file; :class:`Unstorable` says which type could not be."""
+    try:
+        ValuePickler(file, namespace=namespace, refer=refer).dump(value)
+    except (Unstorable, OSError):
+        raise
+    except RecursionError as error:
+        raise Unstorable("it is nested too deeply to be pickled") from error
+    except Exception as error:
+        # Any type's own reduction runs here and may raise whatever it likes.
+        raise Unstorable(f"a {type(value).__name__} cannot be pickled: {_first_line(error)}") from error
+
+
+def load(
+    file: IO[bytes],
+    *,
+    namespace: MutableMapping[str, object] | None = None,
+    resolve: Callable[[Reference], object] | None = None,
+) -> object:
+    """Read one pickle from an open file; :class:`Damaged` where that fails."""
+    try:
+        return ValueUnpickler(file, namespace=namespace, resolve=resolve).load()
+    except (Damaged, Untrusted):
+        raise
+    except Exception as error:
+        # A class that is gone, another version's state, a reader's own failure: all mean "run the cell".
+        raise Damaged(f"the pickle cannot be read: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
