@@ -5,6 +5,7 @@
     CacheError
     ├── UsageProblem (ValueError)       a magic's or command's words are off
     ├── Unfingerprintable (TypeError)   a value that no digest can stand for: the cell is bypassed
+    ├── CellTimeout (TimeoutError)      the cell ran longer than its --timeout allows
     ├── Unstorable (TypeError)          an output that no codec can keep: the cell is bypassed
     └── StoreError
         ├── StoreUnwritable (OSError)   full, read-only, missing, denied: the cell runs, nothing is stored
@@ -45,6 +46,10 @@ class Unstorable(CacheError, TypeError):
     def __init__(self, message: str, *, name: str = "", remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.name = name
+
+
+class CellTimeout(CacheError, TimeoutError):
+    """The cell ran longer than its ``--timeout`` allows."""
 
 
 class StoreError(CacheError):
