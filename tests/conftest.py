@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+
 from kernels import Kernel, Kernels
 from loopback import stay_on_loopback
 
@@ -18,15 +20,22 @@ if TYPE_CHECKING:
 BELONGS_TO_THE_USER = ("PREFECT_", "JUPYTER_", "JPY_", "IPYTHON", "XDG_", "MPL", "HYPOTHESIS_")
 """Variables with these beginnings would let the tests see, or touch, what is the user's own."""
 
+SAMPLED = {"scenarios", "fuzz"}
+SAMPLED_ONE_IN = 8
+"""With ``--short``, of the tests in these folders one in so many runs."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--long``."""
     parser.addoption("--long", action="store_true", help="run also what takes minutes, and more of what is random")
+    parser.addoption(
+        "--short", action="store_true", help="run what differs between versions: no browser, fewer scenarios"
+    )
+    parser.addoption("--no-skips", action="store_true", help="fail where any test was skipped")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Move this process into a home of its own before anything can read the user's."""
-    config.addinivalue_line("markers", "long: runs only with --long")
     home = Path(tempfile.mkdtemp(prefix="home-"))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     for name in [n for n in os.environ if n.startswith(BELONGS_TO_THE_USER)]:
@@ -49,17 +58,42 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _environment(home: Path) -> dict[str, str]:
     home.mkdir(exist_ok=True)
-    folders = {"XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "config", "XDG_DATA_HOME": "data", "XDG_STATE_HOME": "state"}
+    folders = {
+        "XDG_CACHE_HOME": "cache",
+        "XDG_CONFIG_HOME": "config",
+        "XDG_DATA_HOME": "data",
+        "XDG_STATE_HOME": "state",
+    }
     return {"HOME": str(home), **{variable: str(home / folder) for variable, folder in folders.items()}}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``long`` unless asked for it: deselected, so that no test is ever skipped."""
-    if config.getoption("--long"):
-        return
-    long = [item for item in items if item.get_closest_marker("long")]
-    config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if item not in long]
+    """Leave out what this run is not about: deselected, so that a skipped test is always a fault."""
+    short, long = config.getoption("--short"), config.getoption("--long")
+    chosen = [item for item in items if _belongs(item, short=short, long=long)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+
+
+def _belongs(item: pytest.Item, *, short: bool, long: bool) -> bool:
+    if item.get_closest_marker("long"):
+        return long
+    if not short:
+        return True
+    folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+    return not item.get_closest_marker("browser") and (folder not in SAMPLED or _sampled(item))
+
+
+def _sampled(item: pytest.Item) -> bool:
+    """Choose the same few tests in every process and on every day."""
+    return zlib.crc32(item.nodeid.encode()) % SAMPLED_ONE_IN == 0
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Make a skipped test a failed run where ``--no-skips`` asks for it."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +127,7 @@ class StartKernel(Protocol):
 
 
 @pytest.fixture
-def start_kernel(kernels: Kernels, tmp_path: Path, home: Path) -> Iterator[StartKernel]:  # noqa: ARG001 - the environment
+def start_kernel(kernels: Kernels, tmp_path: Path, home: Path) -> Iterator[StartKernel]:
     """Start kernels, each fresh; ``cold=True`` gives one that has imported nothing yet."""
     started: list[Kernel] = []
 

@@ -32,6 +32,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from jupyter_client import BlockingKernelClient, KernelManager
+
 from loopback import stay_on_loopback
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class Ran:
     @property
     def result(self) -> str | None:
         """The text of ``Out[n]``, None where the cell has none."""
-        return next((o["data"].get("text/plain", "") for o in self.outputs if o["output_type"] == "execute_result"), None)
+        return next(
+            (o["data"].get("text/plain", "") for o in self.outputs if o["output_type"] == "execute_result"), None
+        )
 
     @property
     def displays(self) -> list[dict[str, Any]]:
@@ -191,7 +194,7 @@ class Kernel:
         ran.seconds = time.monotonic() - started
         return ran
 
-    def value(self, expression: str) -> Any:  # noqa: ANN401 - whatever the expression gives
+    def value(self, expression: str) -> Any:
         """Return the value of an expression in the notebook, without a trace there.
 
         It comes over by cloudpickle, so that instances of the notebook's own classes come too.

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+
 from loopback import LeftLoopback
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def test_an_error_fails_the_test_unless_expected(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("cold", [False, True])
-def test_a_restart_forgets_everything(start_kernel: StartKernel, tmp_path: Path, cold: bool) -> None:  # noqa: FBT001
+def test_a_restart_forgets_everything(start_kernel: StartKernel, tmp_path: Path, cold: bool) -> None:
     """After a restart the namespace is empty, the folder and the environment are the same."""
     kernel = start_kernel(cold=cold, env={"COLOUR": "red"})
     before = kernel.value("__import__('os').getpid()")
