@@ -413,7 +413,7 @@ class Page:
     """Some rows and columns of a stored frame, every cell already text (None: missing).
 
     `first` is the number of the first row shown, `total` the rows of the frame (after the filter),
-    `total_columns` the columns of the frame.
+    `total_columns` the columns of the frame; `numbers` are the rows' own numbers in the unfiltered, unsorted frame.
     """
 
     columns: tuple[Column, ...]
@@ -422,6 +422,7 @@ class Page:
     total: int
     total_columns: int
     note: str = ""
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,267 @@
+"""Minimum, maximum, distinct values and a histogram of a mapped column, in one walk by blocks.
+
+Distinct values are counted exactly up to some two thousand; beyond, the smallest hashes estimate them
+(a "k minimum values" sketch, within some 5 percent). A walk looks at 256 thousand rows at a time, asks
+`stop` between them, and keeps a few kilobytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefect_cache.preview.text import is_numeric, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+SKETCH = 2048
+"""Hashes that are kept; as many distinct values are counted exactly."""
+
+BINS = 24
+"""Bars of a histogram."""
+
+BLOCK_ROWS = 1 << 18
+BLOCK_BYTES = 4 * 2**20
+FREQUENT = 8
+"""Values of which the most frequent ones are told, where there are few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a column holds; texts are as in the pages."""
+
+    missing: int
+    minimum: str | None = None
+    maximum: str | None = None
+    distinct: int | None = None
+    exact: bool = True
+    histogram: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    """What the bars stand for where they are values; empty where they are equal steps from minimum to maximum."""
+
+
+def column_statistics(arrays: Sequence[pa.Array], stop: Callable[[], bool] = lambda: False) -> Statistics | None:
+    """Return what a column holds, None where `stop` ended the walk."""
+    if not arrays or pa.types.is_null(arrays[0].type):
+        return Statistics(missing=sum(len(a) for a in arrays))
+    first = _Walk(arrays[0].type)
+    for block in _blocks(arrays):
+        if stop():
+            return None
+        first.look(block)
+    bars = _Bars(first)
+    if bars.wanted:
+        for block in _blocks(arrays):
+            if stop():
+                return None
+            bars.look(block)
+    return Statistics(
+        missing=first.missing,
+        minimum=first.text(first.low),
+        maximum=first.text(first.high),
+        distinct=first.sketch.estimate if first.sketch.usable else None,
+        exact=first.sketch.exact,
+        histogram=bars.counts,
+        labels=bars.labels,
+    )
+
+
+class _Walk:
+    """Missing values, bounds and distinct values."""
+
+    def __init__(self, kind: pa.DataType) -> None:
+        self.kind = kind
+        self.missing = 0
+        self.low: pa.Scalar | None = None
+        self.high: pa.Scalar | None = None
+        self.sketch = Sketch()
+
+    def look(self, block: pa.Array) -> None:
+        floating = pa.types.is_floating(block.type)
+        valid = block.drop_null() if block.null_count else block
+        if floating:
+            holes = pc.is_nan(valid)
+            if pc.any(holes).as_py():
+                valid = valid.filter(pc.invert(holes))
+        self.missing += len(block) - len(valid)
+        if len(valid):
+            self.bounds(valid)
+            self.sketch.add(valid)
+
+    def bounds(self, valid: pa.Array) -> None:
+        if isinstance(valid, pa.DictionaryArray):
+            valid = valid.dictionary.take(pc.unique(valid.indices))
+        try:
+            found = pc.min_max(valid)
+        except pa.ArrowNotImplementedError:  # lists, structs: values without an order
+            return
+        low, high = found["min"], found["max"]
+        self.low = low if self.low is None or pc.less(low, self.low).as_py() else self.low
+        self.high = high if self.high is None or pc.greater(high, self.high).as_py() else self.high
+
+    def text(self, bound: pa.Scalar | None) -> str | None:
+        return None if bound is None else texts(pa.array([bound.as_py()], bound.type) if not _temporal(bound.type) else _one(bound))[0]
+
+
+def _one(scalar: pa.Scalar) -> pa.Array:
+    """Return an array of one value without passing through Python, where nanoseconds would be lost."""
+    return pa.repeat(scalar, 1)
+
+
+def _temporal(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_temporal(kind))
+
+
+class Sketch:
+    """How many different values there are: the smallest hashes tell."""
+
+    def __init__(self, size: int = SKETCH) -> None:
+        self.size = size
+        self.hashes = np.empty(0, np.uint64)
+        self.usable = True
+        self.exact = True
+
+    def add(self, valid: pa.Array) -> None:
+        """Look at values, none of which is missing."""
+        if not self.usable:
+            return
+        hashes = hashes_of(valid)
+        if hashes is None:
+            self.usable = False
+            return
+        if not self.exact:
+            hashes = hashes[hashes < self.hashes[-1]]
+        both = np.unique(np.concatenate([self.hashes, hashes]))
+        self.exact = self.exact and len(both) <= self.size
+        self.hashes = both[: self.size]
+
+    @property
+    def estimate(self) -> int:
+        """Distinct values."""
+        if self.exact:
+            return len(self.hashes)
+        share = (float(self.hashes[-1]) + 1.0) / 2.0**64
+        return round((self.size - 1) / share)
+
+
+class _Bars:
+    """A histogram: equal steps between the bounds, or the most frequent of few values."""
+
+    def __init__(self, walk: _Walk) -> None:
+        self.walk = walk
+        self.values: dict[str, int] = {}
+        self.bars = np.zeros(BINS, np.int64)
+        few = walk.sketch.usable and walk.sketch.exact and walk.sketch.estimate <= SKETCH // 8
+        scale = is_numeric(walk.kind) or (_temporal(walk.kind) and not pa.types.is_interval(walk.kind))
+        self.stepped = scale and walk.low is not None and not pa.types.is_decimal256(walk.kind)
+        self.wanted = walk.low is not None and (self.stepped or few)
+        if self.stepped:
+            self.low, self.high = _position(walk.low), _position(walk.high)
+            self.stepped = bool(np.isfinite(self.low) and np.isfinite(self.high))
+            self.wanted = self.stepped
+
+    def look(self, block: pa.Array) -> None:
+        if self.stepped:
+            places = _positions(block.drop_null())
+            places = places[np.isfinite(places)]
+            high = self.high if self.high > self.low else self.low + 1.0
+            self.bars += np.histogram(places, BINS, (self.low, high))[0]
+            return
+        counted = pc.value_counts(block.drop_null())
+        names = texts(counted.field("values"))
+        for name, count in zip(names, counted.field("counts").to_pylist(), strict=True):
+            self.values[str(name)] = self.values.get(str(name), 0) + count
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        if self.stepped:
+            return tuple(int(n) for n in self.bars)
+        return tuple(count for _, count in self._frequent())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return () if self.stepped else tuple(name for name, _ in self._frequent())
+
+    def _frequent(self) -> list[tuple[str, int]]:
+        return sorted(self.values.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT]
+
+
+def _position(scalar: pa.Scalar | None) -> float:
+    return float(_positions(_one(scalar))[0]) if scalar is not None else 0.0
+
+
+def _positions(array: pa.Array) -> np.ndarray:
+    """Return where values lie on a line; near enough for the bars of a histogram."""
+    kind = array.type
+    if pa.types.is_temporal(kind):
+        array = array.view(pa.int32() if kind.bit_width == 32 else pa.int64())  # noqa: PLR2004 - bits
+    return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
+
+
+def _blocks(arrays: Sequence[pa.Array]) -> Iterator[pa.Array]:
+    for array in arrays:
+        size = sum(b.size for b in array.buffers() if b is not None) / max(1, len(array))
+        step = int(min(BLOCK_ROWS, max(256, BLOCK_BYTES / max(size, 1e-9))))
+        for at in range(0, len(array), step):
+            yield array.slice(at, step)
+
+
+def hashes_of(valid: pa.Array) -> np.ndarray | None:
+    """Return 64 bits for each value, equal for equal values; None for types that have no such hash here."""
+    kind = valid.type
+    if isinstance(valid, pa.DictionaryArray):
+        inner = hashes_of(valid.dictionary.take(pc.unique(valid.indices)))
+        return inner
+    if pa.types.is_boolean(kind):
+        return _mixed(np.asarray(valid.to_numpy(zero_copy_only=False), np.uint64))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return _text_hashes(valid.cast(pa.large_string()).cast(pa.large_binary()))
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return _text_hashes(valid.cast(pa.large_binary()))
+    if pa.types.is_floating(kind):
+        # Adding zero makes one value of 0.0 and -0.0.
+        return _mixed((valid.cast(pa.float64()).to_numpy() + 0.0).view(np.uint64))
+    if pa.types.is_integer(kind) or pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        bits = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}[kind.bit_width]
+        return _mixed(valid.view(bits).to_numpy().astype(np.uint64))
+    if pa.types.is_decimal(kind):
+        return _text_hashes(valid.cast(pa.string()).cast(pa.large_binary()))
+    return None
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Return splitmix64 of each value: near values end far from each other."""
+    with np.errstate(over="ignore"):
+        values = (values + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return values ^ (values >> np.uint64(31))
+
+
+def _text_hashes(array: pa.Array) -> np.ndarray:
+    """Return a polynomial hash of each value's bytes, all at once: differences of one running sum.
+
+    With an odd base every power has an inverse modulo 2**64, which moves each difference back to its own start.
+    """
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    body = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data is not None else np.empty(0, np.uint8)
+    at = ends - ends[0]
+    base, inverse = np.uint64(0x100000001B3), np.uint64(pow(0x100000001B3, -1, 2**64))
+    with np.errstate(over="ignore"):
+        powers = _powers(base, len(body))
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((body + np.uint64(1)) * powers, dtype=np.uint64)])
+        back = _powers(inverse, len(body) + 1)
+        return _mixed((sums[at[1:]] - sums[at[:-1]]) * back[at[:-1]])
+
+
+def _powers(base: np.uint64, count: int) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        powers = np.full(count, base, np.uint64)
+        powers[:1] = 1
+        return np.cumprod(powers, dtype=np.uint64)
