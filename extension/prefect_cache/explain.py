@@ -1,0 +1,495 @@
+"""What happened and why, in words: pure functions from outcomes, keys and changes to text.
+
+A `Table` and a list of lines are all that the commands print; how they look in a notebook and in a terminal is said once, here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import html
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, cast
+
+from .model import Bypass, Change, Failed, Hit, Miss
+from .units import seconds_text, size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .model import Entry, Json, Key, Outcome, Part
+
+SHOWN_NAMES: Final = 4
+"""How many names a status line spells out before it says how many more there are."""
+
+SHOWN_DETAILS: Final = 3
+"""How many columns, keys or parts one clause spells out."""
+
+NEVER_RUN: Final = "this cell has not run with these inputs yet"
+"""Why there is no hit where nothing that is stored resembles the cell."""
+
+
+# Status lines
+
+
+def status_line(outcome: Outcome, now: float | None = None) -> str:
+    """Return one line on what became of a cell, such as ``restored orders (48 MB) in 8 ms; ran 3.2 s on 12 Nov``."""
+    head, *rest = _clauses(outcome, time.time() if now is None else now)
+    return "; ".join([head, *rest])
+
+
+def status_html(outcome: Outcome, now: float | None = None) -> str:
+    """Return the status line for a notebook: the same words, the outcome in bold, what is to be done set apart."""
+    head, *rest = _clauses(outcome, time.time() if now is None else now)
+    verb, _, details = head.partition(" ")
+    words = "; ".join(html.escape(clause) for clause in rest)
+    return (
+        f'<div class="prefect-cache-status" style="opacity:.75;font-size:90%">{_MARKS[type(outcome)]} '
+        f"<b>{html.escape(verb)}</b> {html.escape(details)}{'; ' + words if words else ''}</div>"
+    )
+
+
+_MARKS: Final[Mapping[type, str]] = {Hit: "&#8635;", Miss: "&#9679;", Bypass: "&#9651;", Failed: "&#10005;"}
+
+
+def _clauses(outcome: Outcome, now: float) -> list[str]:
+    match outcome:
+        case Hit(entry=entry, seconds=seconds, notes=notes):
+            run = entry.manifest.run
+            restored = f"restored {contents(entry)} in {seconds_text(seconds)}"
+            return [restored, f"ran {seconds_text(run.seconds)} {day(run.started, now)}", *notes]
+        case Miss(entry=entry, because=because, refreshed=refreshed, notes=notes):
+            ran = f"ran in {seconds_text(entry.manifest.run.seconds)}, stored {stored(entry)}"
+            why = "refreshed as asked" if refreshed else f"missed because {because}" if because else ""
+            return [ran, *([why] if why else []), *notes]
+        case Bypass(reason=reason, seconds=seconds, remedy=remedy, notes=notes):
+            return [f"ran in {seconds_text(seconds)}, not stored: {reason}", *([remedy] if remedy else []), *notes]
+        case Failed(error=error, seconds=seconds):
+            return [f"failed after {seconds_text(seconds)}, nothing stored: {type(error).__name__}"]
+
+
+def names(entry: Entry) -> tuple[str, ...]:
+    """Return the names of what an entry keeps, each once, in order."""
+    return tuple(dict.fromkeys(output.name for output in entry.manifest.outputs if output.name))
+
+
+def contents(entry: Entry) -> str:
+    """Return what an entry keeps as ``orders, model (1.2 GB)``; ``its output`` where it only showed something."""
+    found = names(entry)
+    if not found:
+        return "its output" if entry.manifest.displays else "nothing but its effects"
+    more = len(found) - SHOWN_NAMES
+    listed = ", ".join(found[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"{listed} ({size_text(_bytes(entry))})"
+
+
+def stored(entry: Entry) -> str:
+    """Return how much an entry keeps as ``2 outputs (48 MB)``."""
+    count = len(names(entry))
+    if not count:
+        return "its output" if entry.manifest.displays else "nothing but its effects"
+    return f"{count} output{'s' if count > 1 else ''} ({size_text(_bytes(entry))})"
+
+
+def _bytes(entry: Entry) -> int:
+    return sum(output.size for output in entry.manifest.outputs)
+
+
+def day(then: float, now: float) -> str:
+    """Return a moment as one says it in a sentence: ``at 14:03`` today, ``on 12 Nov``, ``on 12 Nov 2025``."""
+    moment = datetime.fromtimestamp(then, UTC).astimezone()
+    today = datetime.fromtimestamp(now, UTC).astimezone()
+    if moment.date() == today.date():
+        return f"at {moment:%H:%M}"
+    return f"on {moment.day} {moment:%b}" + ("" if moment.year == today.year else f" {moment.year}")
+
+
+def status(outcome: Outcome) -> str:
+    """Return the outcome's one word: hit, miss, refresh, bypass or failed."""
+    match outcome:
+        case Hit():
+            return "hit"
+        case Miss(refreshed=refreshed):
+            return "refresh" if refreshed else "miss"
+        case Bypass():
+            return "bypass"
+        case Failed():
+            return "failed"
+
+
+def reason(outcome: Outcome) -> str:
+    """Return why the outcome is what it is, one clause; empty for a hit."""
+    match outcome:
+        case Miss(because=because):
+            return because
+        case Bypass(reason=text):
+            return text
+        case Failed(error=error):
+            return f"{type(error).__name__}: {error}"
+        case Hit():
+            return ""
+
+
+# Why
+
+
+def because(change: Change) -> str:
+    """Return one difference as a clause that follows *because*, such as ``orders[price] changed``."""
+    say = _CLAUSES.get(change.kind)
+    return say(change) if say is not None else f"{change.name} {_VERBS[change.how]}"
+
+
+def because_all(changes: Sequence[Change], limit: int = 2) -> str:
+    """Return several differences as one clause, the most telling first; `NEVER_RUN` where there are none."""
+    if not changes:
+        return NEVER_RUN
+    ranked = sorted(changes, key=lambda change: _RANK.get(change.kind, len(_RANK)))
+    more = len(ranked) - limit
+    said = ", ".join(dict.fromkeys(because(change) for change in ranked[:limit]))
+    return said + (f" and {more} more thing{'s' if more > 1 else ''} changed" if more > 0 else "")
+
+
+def nearest(key: Key, entries: Iterable[Entry], source: str = "") -> Entry | None:
+    """Return the entry that differs least from `key`: the same code first, then the most similar one.
+
+    An entry that has less than half of its parts in common with `key`, and another source, is none.
+    """
+    mine = {(part.kind, part.name): part.digest for part in key.parts}
+
+    def likeness(entry: Entry) -> tuple[bool, float, float]:
+        theirs = {(part.kind, part.name): part.digest for part in entry.manifest.key.parts}
+        same = sum(theirs.get(part) == digest for part, digest in mine.items())
+        code = [digest for (kind, _), digest in mine.items() if kind == "code"]
+        same_code = any(part.kind == "code" and part.digest in code for part in entry.manifest.key.parts)
+        text = difflib.SequenceMatcher(None, source, entry.manifest.source).quick_ratio() if source else 0.0
+        return same_code, text + same / max(1, len(mine.keys() | theirs.keys())), entry.manifest.run.started
+
+    best = max(entries, key=likeness, default=None)
+    if best is None:
+        return None
+    same_code, score, _ = likeness(best)
+    return best if same_code or score > (1.0 if source else 0.5) else None
+
+
+def why(changes: Iterable[Change], *, older_source: str = "", source: str = "") -> list[str]:
+    """Return what differs, in as many lines as a person needs to see how."""
+    lines: list[str] = []
+    for change in changes:
+        lines.append(f"{_title(change)}: {_how(change)}")
+        if change.kind == "code" and older_source and source:
+            lines += _diff(older_source, source)
+        elif change.older is not None and change.newer is not None:
+            lines += _diff(_source(change.older), _source(change.newer))
+    return lines
+
+
+_VERBS: Final[Mapping[str, str]] = {"changed": "changed", "new": "is new", "gone": "is gone"}
+
+_RANK: Final[Mapping[str, int]] = {
+    kind: rank
+    for rank, kind in enumerate(
+        (
+            "format", "code", "input", "function", "module", "file", "written", "folder", "absent", "environ",
+            "cwd", "state", "random", "numpy.random", "sharing", "python", "package",
+        )
+    )
+}  # fmt: skip
+
+
+def _say_code(change: Change) -> str:  # noqa: ARG001 - one signature for all
+    return "the cell's code changed"
+
+
+def _say_input(change: Change) -> str:
+    if change.how == "new":
+        return f"{change.name} is an input that it did not have"
+    if change.how == "gone":
+        return f"{change.name} is no longer an input"
+    differences = _differences(change)
+    columns = [d.name for d in differences if d.name]
+    if columns and len(columns) == len(differences) and len(columns) <= SHOWN_DETAILS:
+        return f"{change.name}[{', '.join(columns)}] changed"
+    return f"{change.name} changed"
+
+
+def _say_function(change: Change) -> str:
+    return f"helper {change.name} {_VERBS[change.how]}"
+
+
+def _say_module(change: Change) -> str:
+    return f"module {change.name} {_VERBS[change.how]}"
+
+
+def _say_package(change: Change) -> str:
+    older, newer = _version(change.older), _version(change.newer)
+    if older and newer:
+        return f"{change.name} {older} -> {newer}"
+    return f"package {change.name} {_VERBS[change.how]}"
+
+
+def _say_environ(change: Change) -> str:
+    return f"${change.name} {_VERBS[change.how]}"
+
+
+def _say_written(change: Change) -> str:
+    return f"{change.name}, which it wrote, {'is missing' if change.how == 'gone' else 'changed'}"
+
+
+def _say_absent(change: Change) -> str:
+    return f"{change.name} now exists"
+
+
+def _say_folder(change: Change) -> str:
+    return f"the files in {change.name} changed"
+
+
+def _say_cwd(change: Change) -> str:  # noqa: ARG001 - one signature for all
+    return "the working directory changed"
+
+
+def _say_random(change: Change) -> str:
+    return f"the state of {change.name or change.kind} changed"
+
+
+def _say_sharing(change: Change) -> str:
+    return f"what shares memory or objects changed ({change.name})"
+
+
+def _say_python(change: Change) -> str:
+    older, newer = _version(change.older), _version(change.newer)
+    return f"Python {older} -> {newer}" if older and newer else "Python's version changed"
+
+
+def _say_format(change: Change) -> str:  # noqa: ARG001 - one signature for all
+    return "the format of the store changed"
+
+
+_CLAUSES: Final = {
+    "code": _say_code,
+    "input": _say_input,
+    "function": _say_function,
+    "module": _say_module,
+    "package": _say_package,
+    "environ": _say_environ,
+    "written": _say_written,
+    "absent": _say_absent,
+    "folder": _say_folder,
+    "cwd": _say_cwd,
+    "random": _say_random,
+    "numpy.random": _say_random,
+    "sharing": _say_sharing,
+    "python": _say_python,
+    "format": _say_format,
+}
+
+_TITLES: Final[Mapping[str, str]] = {
+    "code": "the cell's code",
+    "function": "helper",
+    "module": "module",
+    "package": "package",
+    "file": "file",
+    "written": "file that the cell wrote",
+    "folder": "folder",
+    "absent": "file that was not there",
+    "environ": "environment variable",
+    "state": "process state",
+    "cwd": "working directory",
+    "random": "random generator",
+    "numpy.random": "random generator",
+    "sharing": "sharing",
+    "python": "Python",
+    "format": "format of the store",
+}
+
+
+def _title(change: Change) -> str:
+    title = _TITLES.get(change.kind, "")
+    name = "" if change.kind in ("code", "python", "format") else change.name
+    return f"{title} {name}".strip()
+
+
+def _how(change: Change) -> str:
+    if change.how == "new":
+        return "new" if change.kind != "input" else "an input that the earlier run did not have"
+    if change.how == "gone":
+        return "gone" if change.kind != "input" else "no longer an input"
+    older, newer = _version(change.older), _version(change.newer)
+    if older and newer and older != newer:
+        return f"{older} -> {newer}"
+    differences = _differences(change)
+    return ", ".join(d.text for d in differences) if differences else "changed"
+
+
+def _version(part: Part | None) -> str:
+    detail = part.detail if part is not None else None
+    if isinstance(detail, dict):
+        detail = detail.get("version")
+    return detail if isinstance(detail, str) and part is not None and part.kind in ("package", "python") else ""
+
+
+def _source(part: Part) -> str:
+    detail = part.detail
+    source = detail.get("source") if isinstance(detail, dict) else None
+    return source if isinstance(source, str) else ""
+
+
+def _diff(older: str, newer: str) -> list[str]:
+    """Return the changed lines of a source, indented, each with its sign."""
+    if not older or not newer or older == newer:
+        return []
+    lines = difflib.unified_diff(older.splitlines(), newer.splitlines(), lineterm="", n=1)
+    return [f"    {line}" for line in lines if not line.startswith(("---", "+++", "@@"))]
+
+
+# How two fingerprints differ
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One difference inside a value: in words, and the column or key concerned where there is one."""
+
+    text: str
+    name: str = ""
+
+
+def _differences(change: Change) -> list[Difference]:
+    older = change.older.detail if change.older is not None else None
+    newer = change.newer.detail if change.newer is not None else None
+    if not isinstance(older, dict) or not isinstance(newer, dict):
+        return []
+    return differences(older, newer)
+
+
+def differences(older: Mapping[str, Json], newer: Mapping[str, Json]) -> list[Difference]:
+    """Return how two fingerprints' details differ; empty where they do not say."""
+    if older.get("type") != newer.get("type"):
+        return [Difference(f"was {older.get('type')}, is {newer.get('type')}")]
+    found: list[Difference] = []
+    for name in [*newer, *(k for k in older if k not in newer)]:
+        was, now = older.get(name), newer.get(name)
+        if was == now or name in ("digest", "source"):
+            continue
+        found += _difference(name, was, now)
+    return found
+
+
+def _difference(name: str, was: Json, now: Json) -> list[Difference]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        return _parts(name, was, now)
+    if name in ("rows", "length") and isinstance(was, int) and isinstance(now, int):
+        many = abs(now - was)
+        thing = "row" if name == "rows" else "element"
+        return [Difference(f"{many} {thing}{'s' if many != 1 else ''} {'added' if now > was else 'removed'}")]
+    if isinstance(was, list) or isinstance(now, list):
+        return [Difference(f"{name} changed")]
+    return [Difference(f"{name} {_short(was)} -> {_short(now)}")]
+
+
+def _parts(kind: str, was: Mapping[str, Json], now: Mapping[str, Json]) -> list[Difference]:
+    """Return how two maps of named parts (columns, keys, attributes) differ."""
+    noun = {"columns": "column", "keys": "key", "attributes": "attribute", "items": "item", "cells": "captured"}.get(
+        kind, kind
+    )
+    changed = [name for name in now if name in was and was[name] != now[name]]
+    added = [name for name in now if name not in was]
+    removed = [name for name in was if name not in now]
+    equal = len(now) - len(changed) - len(added)
+    found: list[Difference] = []
+    if changed:
+        others = f" ({equal} other{'s' if equal != 1 else ''} equal)" if equal else ""
+        single = changed[0] if len(changed) == 1 else ""
+        found.append(Difference(f"{_listed(noun, changed)} differ{'s' if single else ''}{others}", ", ".join(changed)))
+    if added:
+        found.append(Difference(f"{_listed(noun, added)} added"))
+    if removed:
+        found.append(Difference(f"{_listed(noun, removed)} removed"))
+    return found or [Difference(f"order of {noun}s changed")]
+
+
+def _listed(noun: str, found: Sequence[str]) -> str:
+    more = len(found) - SHOWN_DETAILS
+    listed = ", ".join(found[:SHOWN_DETAILS]) + (f" and {more} more" if more > 0 else "")
+    return f"{noun}{'s' if len(found) > 1 else ''} {listed}"
+
+
+def _short(value: Json) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."  # noqa: PLR2004 - a line's width is for more than one value
+
+
+# Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under a header, as text for a terminal and as HTML (escaped) for a notebook.
+
+    `right` are the numbers of the columns that are set to the right; `caption` is a line above, `footer` lines below.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: tuple[int, ...] = ()
+    caption: str = ""
+    footer: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the table as aligned text."""
+        lines = [self.caption] if self.caption else []
+        if self.rows:
+            widths = [max(len(row[i]) for row in (self.header, *self.rows)) for i in range(len(self.header))]
+            lines += [self._line(row, widths) for row in (self.header, *self.rows) if any(row)]
+        return "\n".join([*lines, *self.footer])
+
+    __repr__ = __str__
+
+    def _line(self, row: tuple[str, ...], widths: list[int]) -> str:
+        cells = (
+            text.rjust(width) if i in self.right else text.ljust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th{self._side(i)}>{html.escape(text)}</th>" for i, text in enumerate(self.header))
+        body = "".join(
+            "<tr>" + "".join(f"<td{self._side(i)}>{html.escape(text)}</td>" for i, text in enumerate(row)) + "</tr>"
+            for row in self.rows
+        )
+        caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
+        footer = "".join(f"<p>{html.escape(line)}</p>" for line in self.footer)
+        headed = f"<thead><tr>{head}</tr></thead>" if any(self.header) else ""
+        table = f'<table class="prefect-cache-table">{headed}<tbody>{body}</tbody></table>' if self.rows else ""
+        return caption + table + footer
+
+    def _side(self, column: int) -> str:
+        return f' style="text-align:{"right" if column in self.right else "left"}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines of text, shown as they are: set in one width, lines of a diff in colour."""
+
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the lines as one text."""
+        return "\n".join(self.lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{''.join(map(_coloured, self.lines))}</pre>"
+
+
+def _coloured(line: str) -> str:
+    sign = line[4:5] if line.startswith("    ") else ""
+    colour = {"+": "#2da44e", "-": "#cf222e"}.get(sign)
+    text = html.escape(line)
+    return f'<span style="color:{colour}">{text}</span>\n' if colour else f"{text}\n"
+
+
+def as_dict(value: Json) -> Mapping[str, Json]:
+    """Return a manifest's value as a mapping, an empty one where it is something else."""
+    return cast("Mapping[str, Json]", value) if isinstance(value, dict) else {}

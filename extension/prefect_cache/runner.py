@@ -1,0 +1,295 @@
+"""A cell's body, run in the notebook as IPython itself would run it.
+
+Not by ``shell.run_cell``: that shows ``Out`` twice, and swallows the exception at which a notebook has to stop.
+Statements are compiled one by one, as IPython does, under the name of the cell that holds them and at their own
+lines in it: tracebacks say ``Cell In[5], line 3``, breakpoints hold, ``inspect.getsource`` finds the source.
+
+**Top-level await.** A magic is an ordinary function, and under a kernel it is called inside a running event loop, which
+cannot be entered again; a loop of another thread would not be the one to which the user's clients, locks and
+tasks belong. So a cell with ``await`` in it becomes ``await get_ipython().run_cell_magic(...)`` (`awaiting`, an input
+transformer), the magic returns a coroutine, and IPython awaits it as it awaits the user's own code. What runs in
+between is synchronous (a session, Prefect's engine), so it runs in a greenlet: where the body has to wait, the
+greenlet is left, the kernel's loop awaits the body, and the greenlet goes on with the result (`Bridge`).
+The body runs in the same thread, task, loop and context as it would without us; an interrupt cancels it there.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from IPython.core.error import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from types import CodeType
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+MAGIC: Final = "prefect_cache"
+
+
+class Runner:
+    """Runs source in the notebook's namespace and returns its last expression's value."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self.timeout: float | None = None
+        """Seconds after which a body that awaits is cancelled; the session sets it for such a cell."""
+
+    def transform(self, source: str) -> str:
+        """Return `source` as plain Python: magics, shell escapes and help turned into calls."""
+        return self._shell.transform_cell(source)
+
+    def is_async(self, python: str) -> bool:
+        """Tell whether `python` awaits at its top level."""
+        return self._shell.autoawait and awaits(python)
+
+    def run(self, python: str) -> object:
+        """Run plain Python in the notebook's namespace; return the value of its last expression, else None."""
+        __tracebackhide__ = True
+        name = self._name(python)
+        tree = self._parse(python, name)
+        value: object = None
+        for node, mode in _steps(tree.body, self._shell.ast_node_interactivity):
+            value = self._execute(self._compile(node, name, mode))
+        return value
+
+    def remember(self, python: str) -> str:
+        """Let tracebacks and ``inspect.getsource`` find `python` without running it; return its file name."""
+        return self._name(python)
+
+    def _execute(self, code: CodeType) -> object:
+        __tracebackhide__ = True
+        # exec returns nothing and eval the value; `eval` runs code of every mode.
+        value = eval(code, self._shell.user_global_ns, self._shell.user_ns)  # noqa: S307 - the user's own cell
+        return wait_for(value, self.timeout) if code.co_flags & inspect.CO_COROUTINE else value
+
+    def _name(self, python: str) -> str:
+        """Return the file name of the cell that holds `python`, known to tracebacks and debuggers."""
+        raw, count = _cell(self._shell)
+        lines = _lines_before(raw, python)
+        return self._shell.compile.cache("\n" * lines + python, count, raw_code=raw or python)
+
+    def _parse(self, python: str, name: str) -> ast.Module:
+        raw, _ = _cell(self._shell)
+        tree = self._shell.compile.ast_parse("\n" * _lines_before(raw, python) + python, filename=name)
+        return self._shell.transform_ast(tree)
+
+    def _compile(self, node: ast.stmt, name: str, mode: str) -> CodeType:
+        compiler = self._shell.compile
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if self._shell.autoawait else 0
+        with compiler.extra_flags(flags):
+            return compiler(_UNITS[mode](node), name, mode)
+
+
+_UNITS: Final[dict[str, Callable[[Any], ast.mod]]] = {
+    "exec": lambda node: ast.Module([node], []),
+    "single": lambda node: ast.Interactive([node]),
+    "eval": lambda node: ast.Expression(node.value),
+}
+
+
+def _steps(body: list[ast.stmt], interactivity: str) -> list[tuple[ast.stmt, str]]:
+    """Return each statement with the way to compile it; only the last one's value is returned."""
+    if not body:
+        return []
+    *first, last = body
+    between = "single" if interactivity == "all" else "exec"
+    steps = [(node, between) for node in first]
+    if interactivity == "last_expr_or_assign" and (name := _assigned(last)):
+        return [*steps, (last, "exec"), (_located(ast.Expr(ast.Name(name, ast.Load())), last), "eval")]
+    if isinstance(last, ast.Expr) and interactivity != "none":
+        return [*steps, (last, "eval")]
+    return [*steps, (last, "single" if interactivity in ("last", "all") else "exec")]
+
+
+def _assigned(node: ast.stmt) -> str:
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            return name
+        case ast.AnnAssign(target=ast.Name(id=name)) | ast.AugAssign(target=ast.Name(id=name)):
+            return name
+        case _:
+            return ""
+
+
+def _located(node: ast.stmt, place: ast.stmt) -> ast.stmt:
+    return ast.fix_missing_locations(ast.copy_location(node, place))
+
+
+def _cell(shell: InteractiveShell) -> tuple[str, int]:
+    """Return the running cell as the user wrote it, and its number."""
+    running = shell.displayhook.exec_result
+    if running is None:
+        return "", shell.execution_count
+    raw = running.info.raw_cell
+    return (raw if isinstance(raw, str) else ""), running.execution_count or shell.execution_count
+
+
+def _lines_before(raw: str, python: str) -> int:
+    """Return how many lines of the cell stand before the body: the magic's own, mostly."""
+    return max(0, len(raw.splitlines()) - len(python.splitlines())) if raw.lstrip().startswith("%%") else 0
+
+
+def awaits(python: str) -> bool:
+    """Tell whether Python code awaits at its top level, so that it compiles to a coroutine."""
+    try:
+        plain = compile(python, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return False
+    return bool(plain.co_flags & inspect.CO_COROUTINE)
+
+
+class Awaiting:
+    """An input transformer: the magic over a body that awaits is itself awaited.
+
+    Looks at what IPython made of the whole cell, so ``%%time`` and others in front are left alone.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+
+    def __call__(self, lines: list[str]) -> list[str]:
+        """Return `lines`, with ``await`` in front where the magic's body needs it."""
+        if not self._shell.autoawait or not lines or not lines[0].startswith("get_ipython().run_cell_magic("):
+            return lines
+        body = _magic_call("".join(lines))
+        if body is None or not awaits(self._shell.input_transformer_manager.transform_cell(body)):
+            return lines
+        return ["await " + lines[0], *lines[1:]]
+
+
+def _magic_call(python: str) -> str | None:
+    """Return the body of the cell magic of ours that `python` calls; None where it does anything else."""
+    try:
+        tree = ast.parse(python)
+    except (SyntaxError, ValueError):
+        return None
+    match tree.body:
+        case [
+            ast.Expr(
+                value=ast.Call(
+                    func=ast.Attribute(attr="run_cell_magic"),
+                    args=[ast.Constant(value=name), ast.Constant(), ast.Constant(value=str(body))],
+                )
+            )
+        ] if name == MAGIC:
+            return body
+        case _:
+            return None
+
+
+def wait_for(awaitable: Any, timeout: float | None = None) -> object:
+    """Return what `awaitable` comes to, waiting as the place allows.
+
+    Inside a `Bridge` the kernel's own loop awaits it; where no loop runs, a loop is run. Inside a running loop without
+    a bridge there is no sound way, and the cell says so.
+    """
+    __tracebackhide__ = True
+    bounded = _bounded(awaitable, timeout)
+    bridge = _current_bridge()
+    if bridge is not None:
+        return bridge.wait(bounded)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(bounded)
+    awaitable.close()
+    bounded.close()
+    msg = f"a cell that awaits needs %%{MAGIC} as its first line, so that the kernel can await it"
+    raise UsageError(msg)
+
+
+async def _bounded(awaitable: Awaitable[object], timeout: float | None) -> object:
+    __tracebackhide__ = True
+    async with asyncio.timeout(timeout):
+        return await awaitable
+
+
+async def bridge(work: Callable[[], object]) -> object:
+    """Run synchronous `work` such that `wait_for` in it awaits on the loop that runs this coroutine."""
+    __tracebackhide__ = True
+    return await Bridge(work).run()
+
+
+class Bridge:
+    """Synchronous work in a greenlet, left whenever it has to wait."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        from greenlet import greenlet, getcurrent  # noqa: PLC0415 - only cells that await need it
+
+        self._outside = getcurrent()
+        self._inside: Any = greenlet(work)
+        # One context for both, so that the body sees the context variables that the engine has set around it.
+        self._inside.gr_context = self._outside.gr_context
+        self._inside.prefect_cache_bridge = self
+
+    async def run(self) -> object:
+        """Return what the work returns."""
+        __tracebackhide__ = True
+        waiting = self._inside.switch()
+        while not self._inside.dead:
+            try:
+                value = await waiting
+            except BaseException:  # noqa: BLE001 - a cancellation too belongs to the one who waits
+                waiting = self._inside.throw(*sys.exc_info())
+            else:
+                waiting = self._inside.switch(value)
+        return waiting
+
+    def wait(self, awaitable: Coroutine[Any, Any, object]) -> object:
+        """Leave the greenlet until `awaitable` is done; return its value or raise its error."""
+        __tracebackhide__ = True
+        return self._outside.switch(awaitable)
+
+
+def _current_bridge() -> Bridge | None:
+    module = sys.modules.get("greenlet")
+    return None if module is None else getattr(module.getcurrent(), "prefect_cache_bridge", None)
+
+
+def users_traceback(error: BaseException, shell: InteractiveShell) -> TracebackType | None:
+    """Return the traceback of `error` as if its cell had run without us.
+
+    What lies between the call of the magic and the first frame of the body is ours, IPython's and the engine's; where the
+    magic was the cell itself, the cell's one line (the call that IPython made of it) goes too.
+    """
+    frames = list(_frames(error.__traceback__))
+    call = next((i for i, tb in enumerate(frames) if _is_magic_call(tb)), None)
+    body = next((i for i in reversed(range(len(frames))) if _is_body_call(frames[i])), None)
+    if call is None or body is None or body < call:
+        return error.__traceback__
+    raw, _ = _cell(shell)
+    before = frames[:call]
+    if raw.lstrip().startswith(f"%%{MAGIC}"):
+        before = before[:1]  # the frame of `run_code`, which IPython leaves out by itself
+    return _chain(before + frames[body + 1 :])
+
+
+def _frames(tb: TracebackType | None) -> list[TracebackType]:
+    found = []
+    while tb is not None:
+        found.append(tb)
+        tb = tb.tb_next
+    return found
+
+
+def _is_magic_call(tb: TracebackType) -> bool:
+    frame = tb.tb_frame
+    return frame.f_code.co_name == "run_cell_magic" and frame.f_locals.get("magic_name") == MAGIC
+
+
+def _is_body_call(tb: TracebackType) -> bool:
+    return tb.tb_frame.f_code in (Runner._execute.__code__, _bounded.__code__)  # noqa: SLF001 - our own
+
+
+def _chain(frames: list[TracebackType]) -> TracebackType | None:
+    chained: TracebackType | None = None
+    for tb in reversed(frames):
+        chained = TracebackType(chained, tb.tb_frame, tb.tb_lasti, tb.tb_lineno)
+    return chained
