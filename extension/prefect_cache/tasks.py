@@ -1,0 +1,412 @@
+"""A cell's body runs here as a real Prefect task, in the caller's thread, with or without a server.
+
+What was chosen, and why:
+
+* **The engine never touches the network.** Prefect's engine runs each task between settings that name no
+  server (:func:`_offline`): retries, delays, timeouts, names and states are Prefect's own, while nothing
+  can start a server, open a port, wait for a slow API or fail with it. What a configured server should
+  know (states, tags, edges, hits) is told to it by :mod:`prefect_cache.reporting`, from a bounded queue on
+  a thread of its own, fed by the task's public hooks. Prefect does not support an engine without a server
+  in so many words, so all that this rests on stands in `_offline` and `_client`; ``tests/test_tasks.py``
+  watches for sockets, processes and threads and fails loudly when a new Prefect behaves otherwise.
+* **The body sees the user's settings.** Inside the body the user's own Prefect settings are in force again, so that a
+  flow, a task or a client that the cell itself calls behaves as it would in a cell without us.
+* **The value passes by Prefect.** The task returns the key's digest, a small string; the body's value goes to the
+  caller out of band. Prefect therefore neither keeps a frame alive nor pickles one. Once the session has
+  published the entry it calls :func:`published`, which writes Prefect's own record for the key: a JSON
+  result that holds the entry's digest. Publishing is no part of the task: a store that is slow or full must
+  not use up the cell's timeout or its retries.
+* **Exceptions come out as they went in**, the same object, with the engine's frames cut from the traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import logging
+import threading
+from dataclasses import dataclass, field
+from functools import cache
+from types import TracebackType
+from typing import TYPE_CHECKING, cast
+
+from .errors import CellTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Mapping
+    from contextlib import AbstractContextManager
+
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas import TaskRun
+    from prefect.context import SettingsContext
+    from prefect.settings import Profile, Settings
+
+    from .model import Entry, Json, Key, Options
+
+NOWHERE = "http://127.0.0.1:9/api"
+"""An address that the engine's client is given and never calls (port 9 is *discard*)."""
+
+NO_LIMITS = "tags were recorded; their concurrency limits need a Prefect server, and none is configured"
+
+QUIET = ("prefect.engine", "prefect.task_runs", "prefect.task_engine", "prefect.results", "prefect.transactions")
+"""Loggers on which the engine tells of its own doing."""
+
+
+def run_cell(
+    body: Callable[[], object],
+    *,
+    options: Options,
+    key: Key,
+    name: str,
+    context: Mapping[str, Json] | None = None,
+) -> tuple[object, dict[str, Json]]:
+    """Run `body` as a Prefect task and return its value and the facts of the task run.
+
+    Parameters
+    ----------
+    body
+        Called in this thread, once for each attempt; what it needs undone before a retry it undoes itself.
+        A coroutine function is driven to its end on a private event loop, in this thread as well.
+    options
+        ``retries``, ``retry_delay``, ``timeout`` and ``tags`` are Prefect's to honour.
+    key
+        Names the run: its digest is what the task returns to Prefect.
+    name
+        The task's and the task run's name, any text.
+    context
+        ``"notebook"`` names the notebook, ``"writes"`` the names that the cell binds; only a server hears of them.
+
+    Returns
+    -------
+    tuple
+        The body's value, and a dict for ``Run.prefect``: ``task_run_id``, ``name``, ``state``, ``state_type``,
+        ``run_count``, ``tags``, ``version`` and ``notes`` (texts to show once, usually none).
+
+    Raises
+    ------
+    CellTimeout
+        When the body ran longer than ``options.timeout``.
+    BaseException
+        Whatever the last attempt raised, as it was raised.
+    """
+    preload().join()
+    attempt = _Attempt(body, key.digest)
+    error = _run(attempt, options, name)
+    try:
+        if error is not None:
+            raise _as_raised(error, attempt, options)
+        return attempt.value, _facts(attempt, options)
+    finally:
+        del error, attempt
+
+
+def published(entry: Entry, key: Key) -> None:
+    """Write Prefect's own record for the key: a JSON result that holds the entry's digest.
+
+    Called by the session after it has published an entry that a task ran for; a Prefect result storage
+    that cannot be written is left alone, since the entry stands without the record.
+    """
+    from prefect.exceptions import SerializationError
+    from prefect.filesystems import LocalFileSystem
+    from prefect.results import ResultStore
+    from prefect.serializers import JSONSerializer
+
+    folder = str(_settings().settings.results.local_storage_path)
+    records = ResultStore(
+        result_storage=LocalFileSystem(basepath=folder), serializer=JSONSerializer(), cache_result_in_memory=False
+    )
+    with contextlib.suppress(OSError, SerializationError):
+        records.write(entry.digest, key=f"prefect_cache-{key.digest}")
+
+
+@cache
+def preload() -> threading.Thread:
+    """Start importing Prefect on a thread of its own, once; join the thread to wait for it."""
+    thread = threading.Thread(target=_import_prefect, name="prefect_cache-preload", daemon=True)
+    thread.start()
+    return thread
+
+
+def _import_prefect() -> None:
+    import prefect.task_engine
+    import prefect.tasks  # noqa: F401
+
+    _client()
+    _sides(_settings().settings)
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """What passes between the caller and the function that Prefect calls."""
+
+    body: Callable[[], object] | None
+    digest: str
+    value: object = None
+    error: BaseException | None = None
+    traceback: TracebackType | None = None
+    task_run: TaskRun | None = None
+    inside: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def _run(attempt: _Attempt, options: Options, name: str) -> BaseException | None:
+    """Let Prefect's engine run the attempt to its final state; return what it raised."""
+    from prefect import Task
+    from prefect.cache_policies import NO_CACHE
+
+    user = _settings()
+    sides = _sides(user.settings)
+    if options.tags:
+        attempt.notes += _say_once(NO_LIMITS)
+
+    def cell() -> str:
+        return _once(attempt, lambda: _as_the_user(sides, user.profile), options.tags)
+
+    task = Task(
+        cell,
+        name=name or "cell",
+        # A string would be taken for a template, and code is full of braces.
+        task_run_name=lambda: name or "cell",
+        retries=options.retries,
+        retry_delay_seconds=options.retry_delay,
+        timeout_seconds=options.timeout,
+        persist_result=False,
+        cache_result_in_memory=False,
+        cache_policy=NO_CACHE,
+        # Said outright, because the engine would ask a server for its default.
+        result_storage=user.settings.results.local_storage_path,
+    )
+    try:
+        with _quiet(attempt), _offline(sides, user.profile):
+            task()
+    except BaseException as error:  # noqa: BLE001  every kind goes back to the caller, who raises it again
+        return error
+    return None
+
+
+def _once(attempt: _Attempt, outside: Callable[[], AbstractContextManager[None]], tags: tuple[str, ...]) -> str:
+    """Call the body once, as Prefect's task function; the value stays in `attempt`."""
+    from prefect.context import TaskRunContext
+
+    context = cast("TaskRunContext", TaskRunContext.get())
+    attempt.task_run = context.task_run
+    # Tags given to the task would make the engine ask a server for their concurrency slots.
+    context.task_run.tags = list(tags)
+    attempt.error = attempt.traceback = None
+    body = cast("Callable[[], object]", attempt.body)
+    try:
+        with outside(), _speaking(attempt):
+            value = body()
+            attempt.value = _drive(value) if inspect.iscoroutine(value) else value
+    except BaseException as error:
+        attempt.error = error
+        attempt.traceback = error.__traceback__ and error.__traceback__.tb_next
+        raise
+    return attempt.digest
+
+
+def _as_raised(error: BaseException, attempt: _Attempt, options: Options) -> BaseException:
+    """Return what the caller is to see: the body's own exception, its traceback starting in the body."""
+    if isinstance(error, TimeoutError) and error is not attempt.error and options.timeout:
+        late = CellTimeout(
+            f"the cell ran longer than its timeout of {options.timeout:g} s",
+            remedy="give it more time with --timeout, or leave the option out",
+        )
+        return late.with_traceback(_without_prefect(attempt.traceback))
+    return error.with_traceback(attempt.traceback) if error is attempt.error else error
+
+
+def _without_prefect(traceback: TracebackType | None) -> TracebackType | None:
+    """Return a traceback that ends where Prefect's alarm struck, without the alarm's own frames."""
+    if traceback is None or traceback.tb_frame.f_globals.get("__name__", "").startswith("prefect."):
+        return None
+    rest = _without_prefect(traceback.tb_next)
+    return TracebackType(rest, traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno)
+
+
+def _facts(attempt: _Attempt, options: Options) -> dict[str, Json]:
+    """Return what ``Run.prefect`` keeps of a finished task run."""
+    import prefect
+
+    run = cast("TaskRun", attempt.task_run)
+    return {
+        "task_run_id": str(run.id),
+        "name": run.name,
+        "state": run.state_name,
+        "state_type": run.state_type and run.state_type.value,
+        "run_count": run.run_count,
+        "tags": list(options.tags),
+        "version": prefect.__version__,
+        "notes": list(attempt.notes),
+    }
+
+
+def _say_once(note: str) -> list[str]:
+    """Return a note for the user where this process has not given it yet."""
+    if note in _said:
+        return []
+    _said.add(note)
+    return [note]
+
+
+_said: set[str] = set()
+
+
+# Where Prefect is held off the network. ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Sides:
+    """The settings on either side of the task function, for one state of the user's own settings."""
+
+    user: Settings
+    engine: Settings
+    body: Settings
+
+
+@contextlib.contextmanager
+def _offline(sides: _Sides, profile: Profile) -> Generator[None]:
+    """Let the engine find settings that name no server, and a client that it needs not call."""
+    from prefect.context import SettingsContext, SyncClientContext
+
+    with (
+        SettingsContext(profile=profile, settings=sides.engine),
+        SyncClientContext.model_construct(client=_client()),
+    ):
+        yield
+
+
+def _sides(user: Settings) -> _Sides:
+    """Return the settings for the engine and for the body; kept, since deriving them takes 40 ms and a task 3."""
+    if not _known or _known[-1].user is not user:
+        engine = user.copy_with_update(
+            # Without a URL and with a key, Prefect concludes that there is nobody to send events to and that
+            # it may not start a server of its own.
+            updates={
+                "api.key": "none",
+                "server.ephemeral.enabled": False,
+                "client.server_version_check_enabled": False,
+                "logging.to_api.enabled": False,
+            },
+            restore_defaults=["api.url"],
+        )
+        # Where there is no server the body's own log lines go to the console alone: to send them on, Prefect
+        # would start one.
+        body = user if user.api.url else user.copy_with_update(updates={"logging.to_api.enabled": False})
+        _known[:] = [_Sides(user, engine, body)]
+    return _known[-1]
+
+
+_known: list[_Sides] = []
+
+
+@cache
+def _client() -> SyncPrefectClient:
+    """Return the one client that stands in every task's context: making one takes longer than a task's run."""
+    from prefect.client.orchestration import SyncPrefectClient
+
+    # Entered and never left: a client that was closed once cannot be used again.
+    return SyncPrefectClient(NOWHERE).__enter__()
+
+
+@contextlib.contextmanager
+def _as_the_user(sides: _Sides, profile: Profile) -> Generator[None]:
+    """Give the body the user's own settings, client and result storage while it runs."""
+    from prefect.context import SettingsContext, SyncClientContext, TaskRunContext
+    from prefect.results import get_default_persist_setting_for_tasks
+
+    context = cast("TaskRunContext", TaskRunContext.get())
+    store = context.result_store
+    token = SyncClientContext.__var__.set(cast("SyncClientContext", None))
+    try:
+        with SettingsContext(profile=profile, settings=sides.body):
+            context.persist_result = get_default_persist_setting_for_tasks()
+            context.result_store = store.model_copy(update={"result_storage": None})
+            yield
+    finally:
+        SyncClientContext.__var__.reset(token)
+        context.persist_result, context.result_store = False, store
+
+
+def _settings() -> SettingsContext:
+    from prefect.context import get_settings_context
+
+    return get_settings_context()
+
+
+# What the engine says of itself. -----------------------------------------------------------------------------
+
+
+class _Filter(logging.Filter):
+    """Pass what the body logs; hold back what the engine says of its own doing."""
+
+    def __init__(self, attempt: _Attempt) -> None:
+        super().__init__()
+        self.attempt = attempt
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002  logging calls it so
+        return self.attempt.inside
+
+
+@contextlib.contextmanager
+def _quiet(attempt: _Attempt) -> Generator[None]:
+    """Keep the engine's log lines out of the notebook: the status line says what it has to say."""
+    only_the_body = _Filter(attempt)
+    loggers = [logging.getLogger(name) for name in QUIET]
+    for logger in loggers:
+        logger.addFilter(only_the_body)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(only_the_body)
+
+
+@contextlib.contextmanager
+def _speaking(attempt: _Attempt) -> Generator[None]:
+    attempt.inside = True
+    try:
+        yield
+    finally:
+        attempt.inside = False
+
+
+# Bodies with a top-level await. ------------------------------------------------------------------------------
+
+
+def _drive(work: Coroutine[object, object, object]) -> object:
+    """Run a coroutine to its end in this thread, also where a loop is running in it already (ipykernel's is).
+
+    The running loop is set aside, not re-entered: it would take the next message from the front end and
+    start the next cell in the middle of this one.
+    """
+    inner: list[asyncio.Task[object]] = []
+
+    async def main() -> object:
+        inner.append(cast("asyncio.Task[object]", asyncio.current_task()))
+        return await work
+
+    running = asyncio._get_running_loop()  # noqa: SLF001
+    asyncio._set_running_loop(None)  # noqa: SLF001
+    try:
+        return _runner().run(main(), context=contextvars.copy_context())
+    finally:
+        _abandon(inner)
+        asyncio._set_running_loop(running)  # noqa: SLF001
+
+
+def _abandon(tasks: list[asyncio.Task[object]]) -> None:
+    """Cancel what a timeout or an interrupt left unfinished, so that it does not go on in the next cell."""
+    for task in tasks:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                _runner().get_loop().run_until_complete(task)
+
+
+@cache
+def _runner() -> asyncio.Runner:
+    """Return the private loop; one for the process, so that what one cell opened serves the next."""
+    return asyncio.Runner()
