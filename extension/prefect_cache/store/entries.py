@@ -1,0 +1,859 @@
+"""The store: entries found by key, saved whole, evicted and brought back.
+
+::
+
+    <root>/CACHEDIR.TAG  .gitignore  FORMAT
+    <root>/entries/<digest>[-1..-7]/manifest.json  signature  00-orders.arrow ...  [hits]  [pinned]
+    <root>/drafts/     what is being written; swept when its owner is dead
+    <root>/graveyard/  evictions that can be undone, a folder for each
+    <root>/trash/      what is being removed
+    <root>/locks/      who runs which key
+    <root>/index.sqlite, touched     derived, see `catalog`
+
+The folder's name is the key's digest; up to eight runs of one key that saw different files lie side by
+side and are found by probing their names, so that a hit costs the same in a store of any size.
+``hits`` grows by a byte with each restore, and its time is that of the last; ``pinned`` is there or
+not. Neither holds anything that could be damaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import random
+import stat
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from prefect_cache.digests import PIECE, combine, file_digest, piece_digest
+from prefect_cache.errors import Damaged, NotFound, StoreUnwritable
+from prefect_cache.model import FORMAT, Catalog, Entry, EvictionPlan, Problem, Retention
+from prefect_cache.store import catalog, locks, manifest as manifests, publish, retention as retentions
+from prefect_cache.store.manifest import HITS, MANIFEST, OURS, PINNED, SIGNATURE
+from prefect_cache.store.publish import Draft, System
+from prefect_cache.store.trust import Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from contextlib import AbstractContextManager
+
+    from prefect_cache.model import Digest, Manifest, Output
+    from prefect_cache.store.catalog import Index
+
+ROOT_VARIABLE = "PREFECT_CACHE_DIR"
+VARIANTS = 8
+"""Runs of one key, each with other files seen, that are kept side by side."""
+
+SAMPLED_PIECES = 2
+"""Pieces of a large file that a hit verifies besides the first and the last."""
+
+HOUSEKEEPING = 3600.0
+"""Seconds after which a save also looks for entries that are too old, and for leftovers."""
+
+ATTEMPTS = 100
+"""How often a save tries again because a neighbour took the name it had chosen."""
+
+CACHEDIR_TAG = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n"
+    b"# This folder is a cache made by prefect_cache. See https://bford.info/cachedir/\n"
+)
+
+T = TypeVar("T")
+
+
+class CacheWarning(UserWarning):
+    """Something in the store is not as it should be; the cell runs instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """What was evicted, each entry with the reason, the bytes freed, and whether `Store.undo` brings it back."""
+
+    entries: tuple[tuple[Entry, str], ...] = ()
+    freed: int = 0
+    undoable: bool = False
+
+    def __bool__(self) -> bool:
+        """Tell whether anything was evicted."""
+        return bool(self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the store takes.
+
+    Attributes
+    ----------
+    root
+        Where it is.
+    size
+        Bytes of all entries, hard-linked files counted once.
+    linked
+        Bytes that hard links save.
+    limit
+        Bytes that retention lets it take.
+    graveyard
+        Bytes of evicted entries that can still be undone.
+    free
+        Bytes free on its disk.
+    entries, pinned, problems
+        How many there are.
+    hits
+        How often its entries were restored.
+    saved
+        Seconds of work that this spared.
+    """
+
+    root: Path
+    size: int
+    linked: int
+    limit: int
+    graveyard: int
+    free: int
+    entries: int
+    pinned: int
+    problems: int
+    hits: int
+    saved: float
+
+
+def default_root() -> Path:
+    """Return where the store is: ``PREFECT_CACHE_DIR``, else in the user's cache folder."""
+    if named := os.environ.get(ROOT_VARIABLE):
+        return Path(named).expanduser().absolute()
+    import platformdirs  # noqa: PLC0415 - a few milliseconds that a named store spares
+
+    return platformdirs.user_cache_path("prefect_cache")
+
+
+def warn(problem: Problem) -> None:
+    """Warn of something in the store that is not a good entry."""
+    warnings.warn(f"{problem.path.name}: {problem.what}", CacheWarning, stacklevel=2)
+
+
+class Store:
+    """The entries below one folder, which any number of processes may share.
+
+    Making one touches nothing; the folder is made by the first save.
+
+    Parameters
+    ----------
+    root
+        The store's folder.
+    retention
+        What it may keep.
+    trust
+        The keys that sign, and are believed.
+    system
+        The system calls by which it is changed.
+
+    Attributes
+    ----------
+    on_problem
+        Called with what is damaged where it is met.
+    on_evict
+        Called with what retention evicted after a save.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        retention: Retention = Retention(),  # noqa: B008 - frozen
+        *,
+        trust: Trust | None = None,
+        system: System | None = None,
+    ) -> None:
+        self.root = Path(root).expanduser().absolute()
+        self.retention = retention
+        self.trust = trust or Trust()
+        self.on_problem: Callable[[Problem], None] = warn
+        self.on_evict: Callable[[Eviction], None] = lambda _: None
+        self._system = system or System()
+        self._entries = self.root / "entries"
+        self._drafts = self.root / "drafts"
+        self._graveyard = self.root / "graveyard"
+        self._trash = self.root / "trash"
+        self._locks = self.root / "locks"
+        self._kept_house = 0.0
+
+    # Finding
+
+    def variants(self, key: Digest) -> tuple[Entry, ...]:
+        """Return the whole entries of a key, the last used first; what is damaged is reported and left out."""
+        found = [entry for name in _slots(key) if (entry := self._try(name)) is not None]
+        return tuple(sorted(found, key=lambda entry: entry.last_used, reverse=True))
+
+    def get(self, address: str) -> Entry:
+        """Return the one entry that a digest, the beginning of one, or a name addresses.
+
+        Raises
+        ------
+        NotFound
+            There is none, or there are several.
+        Damaged
+            It is there and not whole.
+        """
+        if _is_name(address) and (self._entries / address).is_dir():
+            return self._read(address)
+        names = self._ask(lambda index: index.names(address)) if address else []
+        if not names:
+            raise NotFound(f"no entry is called {address!r}", remedy="`list` shows what there is")
+        if len(names) > 1:
+            several = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")  # noqa: PLR2004 - a line's worth
+            raise NotFound(f"{address!r} could be any of {len(names)} entries: {several}", remedy="give more of the digest")
+        return self._read(names[0])
+
+    def find(self, address: str) -> tuple[Entry, ...]:
+        """Return all entries that an address could mean, the newest first."""
+        return self._entries_of(self._ask(lambda index: index.names(address)))
+
+    def alike(self, name: str, code: Digest = "", limit: int = 5) -> tuple[Entry, ...]:
+        """Return the newest entries with this name or this code, by which a miss can be explained."""
+        return self._entries_of(self._ask(lambda index: index.alike(name, code, limit)))
+
+    def _entries_of(self, names: Iterable[str]) -> tuple[Entry, ...]:
+        return tuple(entry for name in names if (entry := self._try(name)) is not None)
+
+    def _try(self, name: str) -> Entry | None:
+        try:
+            return self._read(name)
+        except NotFound:
+            return None
+        except manifests.OtherFormat:
+            return None
+        except Damaged as error:
+            self._report(Problem(self._entries / name, error.message))
+            return None
+
+    def _report(self, problem: Problem) -> None:
+        with contextlib.suppress(OSError):  # a store that is read-only: the index need not know
+            catalog.touch(self.root, problem.path.name)
+        self.on_problem(problem)
+
+    def _read(self, name: str) -> Entry:
+        return self._read_signed(name)[0]
+
+    def _read_signed(self, name: str) -> tuple[Entry, str]:
+        """Return an entry and the name of the key held here that signed it."""
+        folder = self._entries / name
+        try:
+            data = (folder / MANIFEST).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            if not folder.is_dir():
+                raise NotFound(f"no entry is called {name!r}") from None
+            raise Damaged(f"{MANIFEST} is missing") from None
+        except OSError as error:
+            raise Damaged(f"{MANIFEST} cannot be read: {error.strerror}") from error
+        manifest = manifests.from_bytes(data)
+        if name not in _slots(manifest.key.digest):
+            raise Damaged(f"the folder holds an entry of another key, {manifest.key.digest}")
+        signature = _read_if_there(folder / SIGNATURE)
+        signer = self.trust.signer(data, signature)
+        used, hits = _uses(folder)
+        size = sum(output.size for output in manifest.outputs) + len(data) + len(signature)
+        pinned = (folder / PINNED).exists()
+        return Entry(manifest, folder, size, used, hits, pinned, bool(signer)), signer
+
+    # Verifying
+
+    def check_files(
+        self, entry: Entry, *, full: bool | None = None, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Verify an entry's files: small ones whole, large ones by pieces, or all of all.
+
+        Parameters
+        ----------
+        entry
+            The entry.
+        full
+            True: read everything. False: sizes, the first, the last and a few other pieces. None:
+            files of up to a piece (4 MiB) in full, larger ones as with False.
+        progress
+            Called with the bytes read, file by file or piece by piece.
+
+        Raises
+        ------
+        Damaged
+            A file is not what the manifest says.
+        """
+        for output in entry.manifest.outputs:
+            try:
+                _check_file(entry.path / output.file, output, full=bool(full), progress=progress or (lambda _: None))
+            except OSError as error:
+                raise Damaged(f"{output.file} cannot be read: {error.strerror}") from error
+
+    # Saving
+
+    def draft(self, key: Digest) -> Draft:
+        """Return a private folder in which the entry for a key can be written.
+
+        Raises
+        ------
+        StoreUnwritable
+            The store cannot be written.
+        """
+        try:
+            self._make_ready()
+            return Draft(self._system, self._drafts, key, 0o700, self.unwritable)
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def publish(self, draft: Draft, manifest: Manifest) -> Entry:
+        """Make a draft an entry: signed, flushed, and there by one rename; then apply retention.
+
+        It takes the place of the run of the same key that saw the same files, else a free place, else
+        that of the run longest unused. Files whose content is in the store already become hard links.
+
+        Raises
+        ------
+        StoreUnwritable
+            It could not be stored; nothing has changed.
+        """
+        try:
+            self._check_draft(draft, manifest)
+            self._write_manifest(draft, manifest)
+            name = self._move_in(draft, manifest)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        entry = self._read(name)
+        self._after_save(name)
+        return entry
+
+    def _check_draft(self, draft: Draft, manifest: Manifest) -> None:
+        manifests.check_names(manifest.outputs)
+        if manifest.key.digest != draft.key:
+            message = "the manifest is of another key than the draft"
+            raise ValueError(message)
+        listed = {output.file: output for output in manifest.outputs}
+        if unlisted := set(os.listdir(draft.path)) - listed.keys():
+            message = f"the manifest does not list {', '.join(sorted(unlisted))}"
+            raise ValueError(message)
+        for file, output in listed.items():
+            if (size := os.lstat(draft.path / file).st_size) != output.size:
+                raise StoreUnwritable(f"{file} has {size} bytes and not {output.size}", remedy="run the cell again")
+        self._check_size(sum(output.size for output in manifest.outputs))
+
+    def _check_size(self, size: int) -> None:
+        limit = self.retention.max_entry_bytes
+        if limit is not None and size > limit:
+            what = "the limit per entry"
+        elif size > (limit := self.limit()):
+            what = "the store's limit"
+        else:
+            return
+        message = f"{retentions.bytes_text(size)} is over {what} of {retentions.bytes_text(limit)}"
+        raise StoreUnwritable(message, remedy="store fewer outputs (--outputs), or raise the limit")
+
+    def _write_manifest(self, draft: Draft, manifest: Manifest) -> None:
+        system = self._system
+        for output in manifest.outputs:
+            if not self._link_existing(draft.path / output.file, output):
+                publish.flush(system, draft.path / output.file)
+        data = manifests.to_bytes(manifest)
+        publish.write_file(system, draft.path / MANIFEST, data)
+        publish.write_file(system, draft.path / SIGNATURE, self.trust.sign(data))
+        if manifest.options.get("pin"):
+            publish.write_file(system, draft.path / PINNED, b"")
+        publish.flush_folder(system, draft.path)
+
+    def _link_existing(self, path: Path, output: Output) -> bool:
+        """Put a link in the place of a file whose content the store has; False where it stays itself."""
+        if output.size < catalog.LINKABLE:
+            return False
+        for name, file in self._ask(lambda index: index.same_content(output.digest, output.size)):
+            if not _is_name(name) or file in OURS or "/" in file:
+                continue  # a damaged index must not lead anywhere else
+            existing = self._entries / name / file
+            try:
+                same = stat.S_ISREG(existing.lstat().st_mode) and publish.same_bytes(existing, path)
+            except OSError:  # evicted meanwhile, or unreadable: it is no loss to keep our own
+                continue
+            if same and publish.link_over(self._system, existing, path):
+                return True
+        return False
+
+    def _move_in(self, draft: Draft, manifest: Manifest) -> str:
+        """Rename a draft to where its entry belongs; neighbours may do the same at once."""
+        for _ in range(ATTEMPTS):
+            name, old = self._choose_slot(manifest)
+            if old is not None:
+                if old.pinned and not (draft.path / PINNED).exists():
+                    publish.write_file(self._system, draft.path / PINNED, b"")
+                self._move_out([name], self._trash)
+            elif os.path.lexists(self._entries / name):
+                self._move_out([name], self._trash)  # damaged, or no entry at all
+            try:
+                self._system.rename(draft.path, self._entries / name)
+            except OSError as error:
+                if error.errno in publish.TAKEN:
+                    continue
+                raise
+            draft.published = True
+            publish.flush_folder(self._system, self._entries)
+            draft.discard()
+            return name
+        message = f"other processes took the place {ATTEMPTS} times"
+        raise StoreUnwritable(message, remedy="run the cell again")
+
+    def _choose_slot(self, manifest: Manifest) -> tuple[str, Entry | None]:
+        """Return the name under which an entry goes, and the entry that it replaces."""
+        seen = _seen(manifest)
+        free = ""
+        taken: list[Entry] = []
+        for name in _slots(manifest.key.digest):
+            entry = self._try_quietly(name)
+            if entry is None:
+                free = free or name
+            elif _seen(entry.manifest) == seen:
+                return name, entry
+            else:
+                taken.append(entry)
+        if free:
+            return free, None
+        loose = [entry for entry in taken if not entry.pinned]
+        if not loose:
+            message = f"all {VARIANTS} runs of this cell that are kept are pinned"
+            raise StoreUnwritable(message, remedy="unpin one of them")
+        oldest = min(loose, key=lambda entry: entry.last_used)
+        return oldest.digest, oldest
+
+    def _try_quietly(self, name: str) -> Entry | None:
+        try:
+            return self._read(name)
+        except (NotFound, Damaged):
+            return None
+
+    def _after_save(self, name: str) -> None:
+        """Let the index know, and keep the limit; none of it can undo the save."""
+        try:
+            size = self._ask(lambda index: self._put_and_size(index, name))
+            overdue = time.time() - self._kept_house > HOUSEKEEPING
+            if size > self.limit(size) or overdue:
+                self._kept_house = time.time()
+                self.sweep()
+                if eviction := self.prune(self.plan(keep={name})):
+                    self.on_evict(eviction)
+        except OSError as error:
+            self.on_problem(Problem(self.root, f"saved, but retention could not be applied: {error}"))
+
+    def _put_and_size(self, index: Index, name: str) -> int:
+        if record := self._record(name):
+            index.put(record)
+        return index.size()
+
+    # State beside the manifest
+
+    def touch(self, entry: Entry) -> None:
+        """Count a restore of an entry. It never fails: a store that is read-only, or an entry evicted meanwhile, lets it be."""
+        with contextlib.suppress(OSError):
+            descriptor = os.open(entry.path / HITS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, b".")
+            finally:
+                os.close(descriptor)
+            catalog.touch(self.root, entry.digest)
+
+    def pin(self, entry: Entry) -> None:
+        """Keep retention from evicting an entry."""
+        with contextlib.suppress(FileExistsError):
+            self._change(lambda: publish.write_file(self._system, entry.path / PINNED, b""))
+        self._change(lambda: catalog.touch(self.root, entry.digest))
+
+    def unpin(self, entry: Entry) -> None:
+        """Let retention evict an entry again."""
+        with contextlib.suppress(FileNotFoundError):
+            self._change(lambda: self._system.unlink(entry.path / PINNED))
+        self._change(lambda: catalog.touch(self.root, entry.digest))
+
+    def _change(self, act: Callable[[], T]) -> T:
+        try:
+            return act()
+        except (FileExistsError, FileNotFoundError):
+            raise
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    # Evicting
+
+    def evict(self, entries: Iterable[Entry], *, undoable: bool = True, reason: str = "asked for") -> Eviction:
+        """Take entries out, each by one rename; those that are gone already are passed over.
+
+        Values restored from them stay as they are: their files are unlinked at most.
+
+        Raises
+        ------
+        StoreUnwritable
+            The store cannot be written.
+        """
+        return self._evict([(entry, reason) for entry in entries], undoable=undoable)
+
+    def _evict(self, victims: Collection[tuple[Entry, str]], *, undoable: bool) -> Eviction:
+        before = self._ask(lambda index: index.size())
+        try:
+            names = [entry.digest for entry, _ in victims]
+            moved = set(self._move_out(names, self._graveyard if undoable else self._trash))
+            after = self._ask(lambda index: self._forget_and_size(index, moved))
+            self._empty(self._trash)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        evicted = tuple((entry, reason) for entry, reason in victims if entry.digest in moved)
+        return Eviction(evicted, max(before - after, 0), undoable and bool(evicted))
+
+    def _forget_and_size(self, index: Index, names: Collection[str]) -> int:
+        index.forget(names)
+        return index.size()
+
+    def _move_out(self, names: Iterable[str], to: Path) -> list[str]:
+        """Rename entries into one new folder below `to`; return those that were there."""
+        moved = []
+        batch = to / publish.unique_name()
+        publish.make_folder(self._system, to)
+        self._system.mkdir(batch, 0o700)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self._system.rename(self._entries / name, batch / name)
+                moved.append(name)
+        if not moved:
+            self._system.rmdir(batch)
+        return moved
+
+    def undo(self) -> tuple[Entry, ...]:
+        """Bring back what was evicted last, as far as the grace period has not ended.
+
+        Where a newer run has taken an entry's place, the newer one stays.
+        """
+        self._end_grace()
+        try:
+            batches = sorted(os.listdir(self._graveyard), reverse=True)
+        except FileNotFoundError:
+            return ()
+        for batch in batches:
+            names = self._change(lambda batch=batch: self._bring_back(self._graveyard / batch))  # type: ignore[misc]
+            if names:
+                self._ask(lambda index: index.refresh())
+                return self._entries_of(names)
+        return ()
+
+    def _bring_back(self, batch: Path) -> list[str]:
+        back = []
+        for name in sorted(os.listdir(batch)):
+            try:
+                self._system.rename(batch / name, self._entries / name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno not in publish.TAKEN:
+                    raise
+                publish.remove_tree(self._system, batch / name)
+            else:
+                back.append(name)
+        with contextlib.suppress(FileNotFoundError):
+            self._system.rmdir(batch)
+        return back
+
+    # Retention
+
+    def limit(self, used: int | None = None) -> int:
+        """Return the bytes that the store may take."""
+        if self.retention.max_bytes is not None:
+            return self.retention.max_bytes
+        return retentions.default_limit(self.root, self._ask(lambda index: index.size()) if used is None else used)
+
+    def plan(self, now: float | None = None, *, keep: Collection[str] = ()) -> EvictionPlan:
+        """Return what retention would evict now; `keep` names entries that stay in any case."""
+        return self._ask(lambda index: self._plan(index, time.time() if now is None else now, keep))
+
+    def _plan(self, index: Index, now: float, keep: Collection[str]) -> EvictionPlan:
+        index.refresh()
+        candidates, shared = index.candidates()
+        candidates = [c if c.name not in keep else c._replace(pinned=True) for c in candidates]
+        total = index.size()
+        victims, freed = retentions.choose(candidates, shared, total, self.limit(total), self.retention, now)
+        found = [(entry, victim.reason) for victim in victims if (entry := self._try(victim.candidate.name))]
+        return EvictionPlan(tuple((entry, reason) for entry, reason in found if not entry.pinned), freed)
+
+    def prune(self, plan: EvictionPlan | None = None) -> Eviction:
+        """Carry out a plan, by default the one of now; within the grace period it can be undone."""
+        plan = self.plan() if plan is None else plan
+        eviction = self._evict(plan.evict, undoable=True) if plan else Eviction()
+        self._end_grace()
+        return eviction
+
+    def sweep(self) -> int:
+        """Remove what dead processes left and what can no longer be undone; return how many drafts were swept."""
+        try:
+            swept = publish.sweep_drafts(self._system, self._drafts)
+            self._end_grace()
+            self._empty(self._trash)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        return swept
+
+    def _empty(self, folder: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(folder):
+                publish.remove_tree(self._system, folder / name)
+
+    def _end_grace(self) -> None:
+        """Move evictions that can no longer be undone to the trash, whole, and remove them."""
+        budget = retentions.grace_bytes(self.retention, self.limit())
+        for batch, size in self._batches():
+            made = int(batch.name.partition("-")[0]) / 1e9 if batch.name[:20].isdigit() else 0.0
+            budget -= size
+            if budget < 0 or time.time() - made > self.retention.grace:
+                publish.make_folder(self._system, self._trash)
+                with contextlib.suppress(FileNotFoundError):
+                    self._system.rename(batch, self._trash / batch.name)
+        self._empty(self._trash)
+
+    def _batches(self) -> list[tuple[Path, int]]:
+        """Return the evictions that can be undone, the latest first, with their bytes."""
+        try:
+            names = sorted(os.listdir(self._graveyard), reverse=True)
+        except OSError:
+            return []
+        return [(self._graveyard / name, tree_size(self._graveyard / name)) for name in names]
+
+    # Seeing
+
+    def catalog(self, limit: int | None = None) -> Catalog:
+        """Return all entries in short, the last used first, and all problems.
+
+        The entries' manifests hold names, outputs, options and the run; their source, parts,
+        observations, effects and displays are empty. `get` reads one in full.
+        """
+        return self._ask(lambda index: self._catalog(index, limit))
+
+    def _catalog(self, index: Index, limit: int | None) -> Catalog:
+        index.refresh()
+        return index.catalog(self.trust.names(), limit=-1 if limit is None else limit)
+
+    def usage(self) -> Usage:
+        """Return what the store takes."""
+        return self._ask(self._usage)
+
+    def _usage(self, index: Index) -> Usage:
+        index.refresh()
+        size = index.size()
+        entries, pinned, problems = index.counts()
+        hits, saved = index.saved()
+        return Usage(
+            root=self.root,
+            size=size,
+            linked=index.full_size() - size,
+            limit=self.limit(size),
+            graveyard=sum(size for _, size in self._batches()),
+            free=retentions.free_bytes(self.root),
+            entries=entries,
+            pinned=pinned,
+            problems=problems,
+            hits=hits,
+            saved=saved,
+        )
+
+    def where(self) -> Path:
+        """Return the store's folder."""
+        return self.root
+
+    def check(self, progress: Callable[[int, int], None] | None = None, *, fix: bool = False) -> list[Problem]:
+        """Verify everything: each entry's manifest, signature and every byte of its files; and leftovers.
+
+        Parameters
+        ----------
+        progress
+            Called with the bytes read so far and the bytes to read.
+        fix
+            Remove what is damaged, and sweep leftovers. The problems are returned all the same.
+        """
+        names = sorted(catalog.folders(self._entries))
+        found: list[Problem] = []
+        total = self._ask(lambda index: self._full_size(index))
+        done = 0
+
+        def step(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, max(total, done))
+
+        for name in names:
+            problem = self._check_entry(name, step)
+            if problem is not None:
+                found.append(problem)
+        damaged = [problem.path.name for problem in found if not problem.what.startswith(OTHER_FORMAT)]
+        found += [Problem(path, "left by a process that died") for path in publish.leftovers(self._drafts)]
+        if fix and found:
+            self._change(lambda: self._move_out(damaged, self._trash))
+            self.sweep()
+        if fix:
+            self._rebuild_index()
+        return found
+
+    def _full_size(self, index: Index) -> int:
+        index.refresh()
+        return index.full_size()
+
+    def _check_entry(self, name: str, step: Callable[[int], None]) -> Problem | None:
+        folder = self._entries / name
+        try:
+            entry = self._read(name)
+            self.check_files(entry, full=True, progress=step)
+            listed = OURS | {output.file for output in entry.manifest.outputs}
+            if foreign := sorted(set(os.listdir(folder)) - listed):
+                return Problem(folder, f"holds {', '.join(foreign)}, which its manifest does not list", entry.manifest.name, entry.size)
+        except manifests.OtherFormat as error:
+            return Problem(folder, f"{OTHER_FORMAT}: {error.message}")
+        except NotFound:
+            return Problem(folder, "is no folder") if os.path.lexists(folder) else None
+        except Damaged as error:
+            return Problem(folder, error.message)
+        return None
+
+    def _rebuild_index(self) -> None:
+        with contextlib.suppress(OSError):
+            catalog.lose(self.root / catalog.INDEX)
+        self._ask(lambda index: index.refresh())
+
+    # Neighbours
+
+    def lock(
+        self, key: Digest, *, on_wait: Callable[[str], None] = lambda _: None, notebook: str = ""
+    ) -> AbstractContextManager[bool]:
+        """Hold a key through a block, so that neighbours who want to run it wait and then restore.
+
+        `on_wait` is called with who holds it, once, before waiting. The lock is freed when the
+        holder dies. Yields whether it is held; where it cannot be (no locks, an unwritable store)
+        cells may run twice, and nothing worse.
+        """
+        with contextlib.suppress(OSError):  # the save will say it
+            self._make_ready()
+        note = locks.describe_holder(notebook=notebook)
+        return locks.one_at_a_time(self._locks / f"{key}.lock", note=note, on_wait=on_wait)
+
+    # The house
+
+    def _make_ready(self) -> None:
+        """Have the folders, as after the first save; a store deleted in mid-session is made again."""
+        if not self.root.is_dir():
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._entries, self._drafts, self._locks):
+            if not folder.is_dir():
+                publish.make_folder(self._system, folder)
+        for name, data in (("CACHEDIR.TAG", CACHEDIR_TAG), (".gitignore", b"*\n"), ("FORMAT", f"{FORMAT}\n".encode())):
+            if not (self.root / name).exists():
+                with contextlib.suppress(FileExistsError):
+                    publish.write_file(self._system, self.root / name, data)
+
+    def unwritable(self, error: OSError) -> StoreUnwritable:
+        """Say in words why the store cannot be written; a full disk also ends the grace of what was evicted."""
+        if isinstance(error, StoreUnwritable):
+            return error
+        if error.errno in publish.FULL:
+            with contextlib.suppress(OSError):
+                self._empty(self._graveyard)
+        return publish.explain(error, self.root)
+
+    def _ask(self, question: Callable[[Index], T]) -> T:
+        return catalog.ask(self.root, self._record, question)
+
+    def _record(self, name: str) -> catalog.Record | None:
+        """Return what the index keeps of one folder."""
+        folder = self._entries / name
+        try:
+            inode = folder.lstat().st_ino
+            entry, signer = self._read_signed(name)
+            files = tuple(
+                catalog.Linked(output.file, output.digest, output.size, (folder / output.file).lstat().st_ino)
+                for output in entry.manifest.outputs
+            )
+        except NotFound:
+            return catalog.Record(name, inode, None, problem="is no folder") if os.path.lexists(folder) else None
+        except Damaged as error:
+            return catalog.Record(name, inode, None, problem=error.message)
+        except FileNotFoundError as error:
+            if not os.path.lexists(folder):
+                return None
+            return catalog.Record(name, inode, None, problem=f"{Path(error.filename).name} is missing")
+        return catalog.Record(name, inode, entry, signer, files)
+
+
+OTHER_FORMAT = "another version's"
+
+
+def _slots(key: Digest) -> list[str]:
+    return [key, *(f"{key}-{number}" for number in range(1, VARIANTS))]
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether a text is a folder's name as we make them: never a path."""
+    digest, _, number = text.partition("-")
+    return len(digest) == manifests.DIGITS and not digest.strip("0123456789abcdef") and len(number) <= 1
+
+
+def _seen(manifest: Manifest) -> list[tuple[str, str, str]]:
+    return sorted((seen.kind, seen.name, seen.digest) for seen in manifest.observed)
+
+
+def _read_if_there(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # without one the entry is nobody's, which is all that can follow from it
+        return b""
+
+
+def _uses(folder: Path) -> tuple[float, int]:
+    """Return when an entry was last used and how often; an entry never restored was used when it was made."""
+    try:
+        status = os.stat(folder / HITS)
+    except OSError:
+        with contextlib.suppress(OSError):
+            return os.stat(folder / MANIFEST).st_mtime, 0
+        return 0.0, 0
+    return status.st_mtime, status.st_size
+
+
+def tree_size(path: Path) -> int:
+    """Return the bytes of all files below a folder, as far as they are there, each file once."""
+    sizes: dict[int, int] = {}
+    for folder, _, files in os.walk(path):
+        for file in files:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(folder, file))
+                # A file that lives on under an entry takes nothing here.
+                sizes[status.st_ino] = status.st_size if status.st_nlink == 1 else 0
+    return sum(sizes.values())
+
+
+def _check_file(path: Path, output: Output, *, full: bool, progress: Callable[[int], None]) -> None:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise Damaged(f"{output.file} is not a regular file")
+    if status.st_size != output.size:
+        raise Damaged(f"{output.file} has {status.st_size} bytes and not {output.size}")
+    pieces = output.meta.get("pieces")
+    if full or output.size <= PIECE or not isinstance(pieces, list):
+        if file_digest(path)[0] != output.digest:
+            raise Damaged(f"{output.file} is not what was written")
+        progress(output.size)
+        return
+    if combine("tree", output.size, *map(str, pieces)) != output.digest:
+        raise Damaged(f"{output.file} has pieces that are not its digest's")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for number in _sample(len(pieces)):
+            if piece_digest(descriptor, number) != pieces[number]:
+                raise Damaged(f"{output.file} is not what was written (bytes from {number * PIECE})")
+            progress(PIECE)
+    finally:
+        os.close(descriptor)
+
+
+def _sample(count: int) -> list[int]:
+    """Return the first, the last and some other numbers below `count`: other ones at each hit."""
+    middle = random.sample(range(1, count - 1), min(SAMPLED_PIECES, count - 2)) if count > 2 else []  # noqa: S311, PLR2004
+    return sorted({0, count - 1, *middle})
