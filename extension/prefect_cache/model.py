@@ -57,6 +57,8 @@ class Cell:
         Names that the cell may bind, sorted.
     deletes
         Names that the cell may delete, sorted.
+    settled
+        Names that the cell certainly binds or deletes if it runs to its end, sorted.
     imports
         Modules that the cell imports, dotted and sorted.
     strings
@@ -66,6 +68,10 @@ class Cell:
     dynamic
         Why names may be read or bound out of sight (``eval``, ``exec``, ``globals()``), in words
         that a person understands; empty where everything can be seen.
+    weak
+        Names among `reads` that were surely bound by this cell itself before they were read, if the
+        namespace did not hold them when the run began: were such a name read too early, the run would
+        have ended with a NameError. A run that began without them depends on none of them.
     """
 
     source: str
@@ -74,10 +80,12 @@ class Cell:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     strings: tuple[str, ...] = ()
     environ: tuple[str, ...] = ()
     dynamic: tuple[str, ...] = ()
+    weak: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,10 +272,15 @@ def dump(
     *,
     namespace: Mapping[str, object] | None = None,
     refer: Callable[[object], Reference | None] | None = None,
+    pickler: ValuePickler | None = None,
 ) -> None:
-    """Pickle `value` into an open file; :class:`Unstorable` says which type could not be."""
+    """Pickle `value` into an open file; :class:`Unstorable` says which type could not be.
+
+    A `pickler` of the caller's is one that it wants to keep: what was pickled lives as long as it does.
+    """
+    pickler = pickler or ValuePickler(file, namespace=namespace, refer=refer)
     try:
-        ValuePickler(file, namespace=namespace, refer=refer).dump(value)
+        pickler.dump(value)
     except (Unstorable, OSError):
         raise
     except RecursionError as error:
