@@ -12,6 +12,7 @@ texts count as well: in magics and shell lines, behind the ``@`` of ``df.query``
 ``from`` in SQL. What cannot be seen at all is said in words.
 """
 
+# ruff: noqa: N815 - a NodeVisitor's methods are named after its nodes
 from __future__ import annotations
 
 import ast
@@ -24,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from prefect_cache import digests
 from prefect_cache.cells import commands
@@ -87,9 +88,7 @@ def analyse(source: str, *, transform: Callable[[str], str] | None = None, names
 
 def parse(python: str) -> ast.Module:
     """Return the tree of a cell's Python, in which ``await`` may stand at the top."""
-    tree = compile(python, "<cell>", "exec", _FLAGS, dont_inherit=True)
-    assert isinstance(tree, ast.Module)
-    return tree
+    return cast("ast.Module", compile(python, "<cell>", "exec", _FLAGS, dont_inherit=True))
 
 
 def may_name_file(text: str) -> bool:
@@ -240,8 +239,8 @@ def _evaluated_outside(node: _Function) -> list[ast.expr]:
 # function that it defined before (by name, through the namespace, even where it is not mentioned).
 _PASSIVE = (
     *(ast.Name, ast.Constant, ast.Lambda, ast.Tuple, ast.List, ast.Dict),
-    *(ast.Expr, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Global, ast.Nonlocal),
-    *(ast.Pass, ast.Break, ast.Continue, ast.Try, ast.TryStar),
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Global, ast.Nonlocal),
+    *(ast.Expr, ast.Assign, ast.AnnAssign, ast.Pass, ast.Break, ast.Continue, ast.Try, ast.TryStar),
 )
 
 
@@ -508,6 +507,9 @@ class _Reader(ast.NodeVisitor):
             self.visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
+        if _is_shell(node.value):
+            self._unseen(f"get_ipython().{node.attr} reaches all variables")
+            return
         if node.attr in _BLIND_ATTRIBUTES:
             self._unseen(_BLIND_ATTRIBUTES[node.attr])
         self.visit(node.value)
@@ -577,10 +579,10 @@ class _Reader(ast.NodeVisitor):
         dotted = _dotted(node.func)
         method = dotted.rpartition(".")[2]
         if dotted in {"eval", "exec"} and self._is_builtin(dotted):
-            self._run_text(node, dotted)
+            self._run_text(node, "eval" if dotted == "eval" else "exec")
             return True
-        if dotted in {"locals", "vars", "dir"} and self._is_builtin(dotted) and not node.args:
-            if not self._bodies:
+        if dotted in {"locals", "vars", "dir"} and self._is_builtin(dotted):
+            if not node.args and not self._bodies:  # inside a function they see that function's own names
                 self._unseen(f"{dotted}() lists variables")
             return True
         if method in {"import_module", "__import__"}:
@@ -589,17 +591,15 @@ class _Reader(ast.NodeVisitor):
             self._unseen(_BLIND_CALLS[dotted])
         return False
 
-    def _run_text(self, node: ast.Call, function: str) -> None:
+    def _run_text(self, node: ast.Call, function: Literal["eval", "exec"]) -> None:
         argument = node.args[0] if node.args else None
         if len(node.args) + len(node.keywords) > 1:  # its own namespace; that is read as any argument is
             return
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and not self._frames:
             try:
-                tree = compile(argument.value.strip(), "<text>", function, ast.PyCF_ONLY_AST, dont_inherit=True)
-            except SyntaxError:
+                self.generic_visit(ast.parse(argument.value.strip(), mode=function))
+            except SyntaxError:  # the cell will raise it
                 return
-            assert isinstance(tree, ast.Module | ast.Expression)
-            self.generic_visit(tree)
             return
         self._unseen(f"{function}() runs code that is only known while the cell runs")
 
@@ -650,13 +650,13 @@ class _Reader(ast.NodeVisitor):
         self._expand(line)
         if magic in commands.PYTHON:
             _, setup = commands.without_options(magic, line)
-            self._embedded(magic, "\n".join([setup, body]) if magic in {"timeit", "time"} else body)
+            self._embedded(magic, f"{setup}\n{body}" if magic in {"timeit", "time"} else body)
         elif magic in commands.SCRIPTS:
             self.environ |= commands.environment(body)
             self.strings |= commands.words(body)
         else:
             self.strings.add(body)
-            self._words_of_unknown(magic, body)
+            self._words_of_unknown(magic, f"{line}\n{body}")
         self._bind_by_options(magic, line)
 
     def _judge(self, magic: str, line: str) -> None:
@@ -925,7 +925,10 @@ class _Reader(ast.NodeVisitor):
 
 _WORD = re.compile(r"[^\W\d]\w*")
 _BEHIND_AT = re.compile(r"(?<![\w.@])@([^\W\d]\w*)")
-_TABLE = re.compile(r"\b(?:from|join|into|update|table|describe|summarize|pivot|unpivot|show)\s+((?:[\w.\"]+\s*,\s*)*[\w.\"]+)", re.IGNORECASE)
+_TABLE = re.compile(
+    r"\b(?:from|join|into|update|table|describe|summarize|pivot|unpivot|show)\s+((?:[\w.\"]+\s*,\s*)*[\w.\"]+)",
+    re.IGNORECASE,
+)
 _ENVIRON = frozenset({"os.environ", "environ", "os.environb", "environb"})
 
 _BLIND = {
@@ -942,8 +945,8 @@ _BLIND_ATTRIBUTES = {
     "f_globals": "a stack frame reaches all variables",
     "f_locals": "a stack frame reaches all variables",
     "f_back": "a stack frame reaches all variables",
-    "user_ns": "get_ipython().user_ns reaches all variables",
-    "user_global_ns": "get_ipython().user_global_ns reaches all variables",
+    "user_ns": "user_ns reaches all variables",
+    "user_global_ns": "user_global_ns reaches all variables",
 }
 _BLIND_CALLS = {
     "sys._getframe": "sys._getframe() reaches all variables",
