@@ -452,6 +452,8 @@ class Options:
     explain: bool = False
     storage: str = ""
     quiet: bool = False
+    min_seconds: float = 0.0
+    """A run that takes no longer is not stored: what ``%prefect_cache auto`` asks for."""
     silenced: bool = False
     """The cell ends with a semicolon: its last value is not shown."""
 
