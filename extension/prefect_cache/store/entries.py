@@ -19,8 +19,6 @@ not. Neither holds anything that could be damaged.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import errno
 import os
 import random
 import stat
@@ -33,13 +31,17 @@ from typing import TYPE_CHECKING, TypeVar
 from prefect_cache.digests import PIECE, combine, file_digest, piece_digest
 from prefect_cache.errors import Damaged, NotFound, StoreUnwritable
 from prefect_cache.model import FORMAT, Catalog, Entry, EvictionPlan, Problem, Retention
-from prefect_cache.store import catalog, locks, manifest as manifests, publish, retention as retentions
+from prefect_cache.store import catalog as indexes
+from prefect_cache.store import locks, publish
+from prefect_cache.store import manifest as manifests
+from prefect_cache.store import retention as retentions
 from prefect_cache.store.manifest import HITS, MANIFEST, OURS, PINNED, SIGNATURE
 from prefect_cache.store.publish import Draft, System
 from prefect_cache.store.trust import Trust
+from prefect_cache.units import size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
 
     from prefect_cache.model import Digest, Manifest, Output
@@ -232,7 +234,7 @@ class Store:
 
     def _report(self, problem: Problem) -> None:
         with contextlib.suppress(OSError):  # a store that is read-only: the index need not know
-            catalog.touch(self.root, problem.path.name)
+            indexes.touch(self.root, problem.path.name)
         self.on_problem(problem)
 
     def _read(self, name: str) -> Entry:
@@ -346,7 +348,7 @@ class Store:
             what = "the store's limit"
         else:
             return
-        message = f"{retentions.bytes_text(size)} is over {what} of {retentions.bytes_text(limit)}"
+        message = f"{size_text(size)} is over {what} of {size_text(limit)}"
         raise StoreUnwritable(message, remedy="store fewer outputs (--outputs), or raise the limit")
 
     def _write_manifest(self, draft: Draft, manifest: Manifest) -> None:
@@ -363,7 +365,7 @@ class Store:
 
     def _link_existing(self, path: Path, output: Output) -> bool:
         """Put a link in the place of a file whose content the store has; False where it stays itself."""
-        if output.size < catalog.LINKABLE:
+        if output.size < indexes.LINKABLE:
             return False
         for name, file in self._ask(lambda index: index.same_content(output.digest, output.size)):
             if not _is_name(name) or file in OURS or "/" in file:
@@ -456,19 +458,19 @@ class Store:
                 os.write(descriptor, b".")
             finally:
                 os.close(descriptor)
-            catalog.touch(self.root, entry.digest)
+            indexes.touch(self.root, entry.digest)
 
     def pin(self, entry: Entry) -> None:
         """Keep retention from evicting an entry."""
         with contextlib.suppress(FileExistsError):
             self._change(lambda: publish.write_file(self._system, entry.path / PINNED, b""))
-        self._change(lambda: catalog.touch(self.root, entry.digest))
+        self._change(lambda: indexes.touch(self.root, entry.digest))
 
     def unpin(self, entry: Entry) -> None:
         """Let retention evict an entry again."""
         with contextlib.suppress(FileNotFoundError):
             self._change(lambda: self._system.unlink(entry.path / PINNED))
-        self._change(lambda: catalog.touch(self.root, entry.digest))
+        self._change(lambda: indexes.touch(self.root, entry.digest))
 
     def _change(self, act: Callable[[], T]) -> T:
         try:
@@ -522,6 +524,14 @@ class Store:
             self._system.rmdir(batch)
         return moved
 
+    def discard(self, problems: Iterable[Problem]) -> int:
+        """Remove the folders that problems name, for good; return how many there were."""
+        names = [problem.path.name for problem in problems if problem.path.parent == self._entries]
+        moved = self._change(lambda: self._move_out(names, self._trash))
+        self.sweep()
+        self._ask(lambda index: index.refresh())
+        return len(moved)
+
     def undo(self) -> tuple[Entry, ...]:
         """Bring back what was evicted last, as far as the grace period has not ended.
 
@@ -573,7 +583,9 @@ class Store:
         candidates, shared = index.candidates()
         candidates = [c if c.name not in keep else c._replace(pinned=True) for c in candidates]
         total = index.size()
-        victims, freed = retentions.choose(candidates, shared, total, self.limit(total), self.retention, now)
+        victims, freed = retentions.choose(
+            candidates, shared, total=total, limit=self.limit(total), retention=self.retention, now=now
+        )
         found = [(entry, victim.reason) for victim in victims if (entry := self._try(victim.candidate.name))]
         return EvictionPlan(tuple((entry, reason) for entry, reason in found if not entry.pinned), freed)
 
@@ -670,7 +682,7 @@ class Store:
         fix
             Remove what is damaged, and sweep leftovers. The problems are returned all the same.
         """
-        names = sorted(catalog.folders(self._entries))
+        names = sorted(indexes.folders(self._entries))
         found: list[Problem] = []
         total = self._ask(lambda index: self._full_size(index))
         done = 0
@@ -716,7 +728,7 @@ class Store:
 
     def _rebuild_index(self) -> None:
         with contextlib.suppress(OSError):
-            catalog.lose(self.root / catalog.INDEX)
+            indexes.lose(self.root / indexes.INDEX)
         self._ask(lambda index: index.refresh())
 
     # Neighbours
@@ -759,27 +771,27 @@ class Store:
         return publish.explain(error, self.root)
 
     def _ask(self, question: Callable[[Index], T]) -> T:
-        return catalog.ask(self.root, self._record, question)
+        return indexes.ask(self.root, self._record, question)
 
-    def _record(self, name: str) -> catalog.Record | None:
+    def _record(self, name: str) -> indexes.Record | None:
         """Return what the index keeps of one folder."""
         folder = self._entries / name
         try:
             inode = folder.lstat().st_ino
             entry, signer = self._read_signed(name)
             files = tuple(
-                catalog.Linked(output.file, output.digest, output.size, (folder / output.file).lstat().st_ino)
+                indexes.Linked(output.file, output.digest, output.size, (folder / output.file).lstat().st_ino)
                 for output in entry.manifest.outputs
             )
         except NotFound:
-            return catalog.Record(name, inode, None, problem="is no folder") if os.path.lexists(folder) else None
+            return indexes.Record(name, inode, None, problem="is no folder") if os.path.lexists(folder) else None
         except Damaged as error:
-            return catalog.Record(name, inode, None, problem=error.message)
+            return indexes.Record(name, inode, None, problem=error.message)
         except FileNotFoundError as error:
             if not os.path.lexists(folder):
                 return None
-            return catalog.Record(name, inode, None, problem=f"{Path(error.filename).name} is missing")
-        return catalog.Record(name, inode, entry, signer, files)
+            return indexes.Record(name, inode, None, problem=f"{Path(error.filename).name} is missing")
+        return indexes.Record(name, inode, entry, signer, files)
 
 
 OTHER_FORMAT = "another version's"

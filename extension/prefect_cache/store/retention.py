@@ -10,9 +10,10 @@ state that processes would have to share and a crash could lose.
 from __future__ import annotations
 
 import heapq
-import os
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
+
+from prefect_cache.units import seconds_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -80,6 +81,7 @@ def grace_bytes(retention: Retention, limit: int) -> int:
 def choose(
     candidates: Sequence[Candidate],
     shared: Mapping[str, Sequence[File]],
+    *,
     total: int,
     limit: int,
     retention: Retention,
@@ -146,11 +148,11 @@ def _overdue(candidate: Candidate, retention: Retention, now: float) -> str:
     if candidate.pinned:
         return ""
     if candidate.expires is not None and candidate.expires <= now:
-        return f"its TTL ended {duration(now - candidate.expires)} ago"
+        return f"its TTL ended {seconds_text(now - candidate.expires)} ago"
     if retention.max_age is not None and now - candidate.last_used > retention.max_age:
-        return f"unused for {duration(now - candidate.last_used)}"
+        return f"unused for {seconds_text(now - candidate.last_used)}"
     if retention.max_entry_bytes is not None and candidate.size > retention.max_entry_bytes:
-        return f"{bytes_text(candidate.size)} is over the limit of {bytes_text(retention.max_entry_bytes)} per entry"
+        return f"{size_text(candidate.size)} is over the limit of {size_text(retention.max_entry_bytes)} per entry"
     return ""
 
 
@@ -170,27 +172,7 @@ def value(candidate: Candidate, now: float) -> float:
 
 
 def _reason(candidate: Candidate, retention: Retention, now: float) -> str:
-    unused = f"unused for {duration(now - candidate.last_used)}"
+    unused = f"unused for {seconds_text(now - candidate.last_used)}"
     if retention.policy == "lru":
         return f"longest {unused}"
-    return f"{duration(candidate.seconds)} of work in {bytes_text(candidate.size)}, {unused}"
-
-
-UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0))
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time as people say it: ``12 h``, ``3.2 s``."""
-    for unit, length in UNITS:
-        if seconds >= 2 * length or (unit == "min" and seconds >= length):
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0.0):.1f} s"  # noqa: PLR2004 - a digit less
-
-
-def bytes_text(size: float) -> str:
-    """Return a number of bytes as people say it: ``646 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:  # noqa: PLR2004 - SI units
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"  # noqa: PLR2004
-        size /= 1000
-    return f"{size:.1f} TB"
+    return f"{seconds_text(candidate.seconds)} of work in {size_text(candidate.size)}, {unused}"
