@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, cast
 
 from .model import Bypass, Change, Failed, Hit, Miss
-from .units import seconds_text, size_text
+from .units import seconds_text as span_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,16 +57,21 @@ def _clauses(outcome: Outcome, now: float) -> list[str]:
     match outcome:
         case Hit(entry=entry, seconds=seconds, notes=notes):
             run = entry.manifest.run
-            restored = f"restored {contents(entry)} in {seconds_text(seconds)}"
-            return [restored, f"ran {seconds_text(run.seconds)} {day(run.started, now)}", *notes]
+            restored = f"restored {contents(entry)} in {took(seconds)}"
+            return [restored, f"ran {took(run.seconds)} {day(run.started, now)}", *notes]
         case Miss(entry=entry, because=because, refreshed=refreshed, notes=notes):
-            ran = f"ran in {seconds_text(entry.manifest.run.seconds)}, stored {stored(entry)}"
+            ran = f"ran in {took(entry.manifest.run.seconds)}, stored {stored(entry)}"
             why = "refreshed as asked" if refreshed else f"missed because {because}" if because else ""
             return [ran, *([why] if why else []), *notes]
         case Bypass(reason=reason, seconds=seconds, remedy=remedy, notes=notes):
-            return [f"ran in {seconds_text(seconds)}, not stored: {reason}", *([remedy] if remedy else []), *notes]
+            return [f"ran in {took(seconds)}, not stored: {reason}", *([remedy] if remedy else []), *notes]
         case Failed(error=error, seconds=seconds):
-            return [f"failed after {seconds_text(seconds)}, nothing stored: {type(error).__name__}"]
+            return [f"failed after {took(seconds)}, nothing stored: {type(error).__name__}"]
+
+
+def took(seconds: float) -> str:
+    """Return how long something took; what is too short for a number is said to be so."""
+    return span_text(seconds) if seconds >= 0.0005 else "under 1 ms"  # noqa: PLR2004 - what rounds to none
 
 
 def names(entry: Entry) -> tuple[str, ...]:

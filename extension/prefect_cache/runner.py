@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 MAGIC: Final = "prefect_cache"
 
+AWAITED: Final = "--awaited"
+"""What `Awaiting` adds to the magic's line, so that the magic knows that it is awaited."""
+
 
 class Runner:
     """Runs source in the notebook's namespace and returns its last expression's value."""
@@ -44,6 +47,21 @@ class Runner:
     def transform(self, source: str) -> str:
         """Return `source` as plain Python: magics, shell escapes and help turned into calls."""
         return self._shell.transform_cell(source)
+
+    def check(self, source: str) -> str:
+        """Return `source` as plain Python that compiles.
+
+        Raises
+        ------
+        SyntaxError
+            It does not; the error names the cell and the line in it.
+        """
+        python = self.transform(source)
+        tree = self._parse(python, self._name(python))
+        for node in tree.body:
+            # Some mistakes, such as a bare `return`, are only seen by the compiler.
+            self._compile(node, self._name(python), "exec")
+        return python
 
     def is_async(self, python: str) -> bool:
         """Tell whether `python` awaits at its top level."""
@@ -158,14 +176,15 @@ class Awaiting:
         """Return `lines`, with ``await`` in front where the magic's body needs it."""
         if not self._shell.autoawait or not lines or not lines[0].startswith("get_ipython().run_cell_magic("):
             return lines
-        body = _magic_call("".join(lines))
-        if body is None or not awaits(self._shell.input_transformer_manager.transform_cell(body)):
+        call = _magic_call("".join(lines))
+        if call is None or not awaits(self._shell.input_transformer_manager.transform_cell(call[1])):
             return lines
-        return ["await " + lines[0], *lines[1:]]
+        line, body = call
+        return [f"await get_ipython().run_cell_magic({MAGIC!r}, {f'{AWAITED} {line}'!r}, {body!r})\n"]
 
 
-def _magic_call(python: str) -> str | None:
-    """Return the body of the cell magic of ours that `python` calls; None where it does anything else."""
+def _magic_call(python: str) -> tuple[str, str] | None:
+    """Return line and body of the cell magic of ours that `python` calls; None where it does anything else."""
     try:
         tree = ast.parse(python)
     except (SyntaxError, ValueError):
@@ -175,11 +194,11 @@ def _magic_call(python: str) -> str | None:
             ast.Expr(
                 value=ast.Call(
                     func=ast.Attribute(attr="run_cell_magic"),
-                    args=[ast.Constant(value=name), ast.Constant(), ast.Constant(value=str(body))],
+                    args=[ast.Constant(value=name), ast.Constant(value=str(line)), ast.Constant(value=str(body))],
                 )
             )
         ] if name == MAGIC:
-            return body
+            return line, body
         case _:
             return None
 
@@ -221,7 +240,7 @@ class Bridge:
     """Synchronous work in a greenlet, left whenever it has to wait."""
 
     def __init__(self, work: Callable[[], object]) -> None:
-        from greenlet import greenlet, getcurrent  # noqa: PLC0415 - only cells that await need it
+        from greenlet import getcurrent, greenlet  # noqa: PLC0415 - only cells that await need it
 
         self._outside = getcurrent()
         self._inside: Any = greenlet(work)
@@ -246,6 +265,11 @@ class Bridge:
         """Leave the greenlet until `awaitable` is done; return its value or raise its error."""
         __tracebackhide__ = True
         return self._outside.switch(awaitable)
+
+
+def in_bridge() -> bool:
+    """Tell whether this code runs inside a `Bridge`, so that what is awaited here is awaited by the kernel's loop."""
+    return _current_bridge() is not None
 
 
 def _current_bridge() -> Bridge | None:
@@ -281,6 +305,8 @@ def _frames(tb: TracebackType | None) -> list[TracebackType]:
 
 def _is_magic_call(tb: TracebackType) -> bool:
     frame = tb.tb_frame
+    if frame.f_code is bridge.__code__:
+        return True  # awaited: IPython's own frame was left before the body began
     return frame.f_code.co_name == "run_cell_magic" and frame.f_locals.get("magic_name") == MAGIC
 
 

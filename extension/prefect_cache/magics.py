@@ -1,0 +1,575 @@
+"""The magics: parse the line, call the session, show the outcome.
+
+All that is IPython's is taken hold of here, and let go again by `unload`: two magics of one name, two input
+transformers (`runner.Awaiting`; `Auto` while it is on), a matcher for Tab, the settings that ``%config PrefectCache`` shows.
+
+The status line is a display of its own, shown at the cell's very end (IPython's ``post_execute``), after ``Out[n]``: it
+is neither part of the cell's value nor of what is stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from IPython.core.displayhook import DisplayHook
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
+
+from . import arguments, explain, report
+from .capture import Recorder, after_cell, replay
+from .completion import Completions
+from .errors import CacheError, UsageProblem
+from .model import Bypass, Failed, Options, Retention
+from .runner import MAGIC, Awaiting, Runner, bridge, in_bridge, users_traceback
+from .store import Store, default_root
+from .store.entries import ROOT_VARIABLE
+from .store.trust import default_key_file
+from .units import parse_size
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .model import Entry, Json, Key, Outcome
+    from .session import Session
+
+OFF: Final = re.compile(r"^\s*#\s*prefect[_-]cache\s*:\s*off\b", re.MULTILINE)
+"""A comment by which a cell stays out of `auto`."""
+
+OFF_TAGS: Final = frozenset({"prefect-cache-off", "prefect_cache_off", "no-cache"})
+"""Tags of a cell by which it stays out of `auto`, where the front end sends them."""
+
+REMEMBERED: Final = 10_000
+"""How many outcomes the statistics of a session keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The last cell's outcome: ``status`` is "hit", "miss", "refresh", "bypass" or "failed"."""
+
+    status: str
+    key: str
+    because: str
+    seconds: float
+    outcome: Outcome
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Last:
+        """Return what is to be known of an outcome."""
+        key = outcome.key.digest if outcome.key is not None else ""
+        return cls(explain.status(outcome), key, explain.reason(outcome), outcome.seconds, outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The status line, rich for a notebook and plain for a terminal."""
+
+    outcome: Outcome
+    now: float
+
+    def __repr__(self) -> str:
+        """Return the line as plain text."""
+        return explain.status_line(self.outcome, self.now)
+
+    def _repr_html_(self) -> str:
+        return explain.status_html(self.outcome, self.now)
+
+
+@magics_class
+class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have no types
+    """Cells as Prefect tasks, restored where nothing that they depend on has changed."""
+
+    path = Unicode("", help="The store's folder; PREFECT_CACHE_DIR has precedence, else the user's cache folder.").tag(config=True)
+    quiet = Bool(default_value=False, help="No status lines.").tag(config=True)
+    panel = Enum(("auto", "rich", "basic", "static"), "auto", help="How the panel is shown.").tag(config=True)
+    verify = Enum(("auto", "full"), "auto", help="auto: large files are sampled before a hit; full: read whole.").tag(config=True)
+    storage = Unicode("", help="A Prefect storage block that keeps copies, such as s3/team-cache.").tag(config=True)
+    max_bytes = Unicode("", help="What the store may take, such as 20GB; empty: a share of the disk.").tag(config=True)
+    max_age = Unicode("", help="Entries unused for longer go, such as 90d; empty: none.").tag(config=True)
+    max_entry_bytes = Unicode("", help="The largest entry that is kept, such as 5GB; empty: no limit.").tag(config=True)
+    policy = Enum(("value", "lru"), "value", help="What goes first: the cheapest to run again per byte, or the longest unused.").tag(config=True)
+    grace = Unicode("10m", help="For how long an eviction can be undone.").tag(config=True)
+    ttl = Unicode("", help="When entries expire, such as 12h; empty: never.").tag(config=True)
+    retries = Int(0, min=0, help="How often a cell that raises is tried again.").tag(config=True)
+    retry_delay = Unicode("0", help="How long to wait between the tries.").tag(config=True)
+    timeout = Unicode("", help="When a running cell is stopped, such as 30m; empty: never.").tag(config=True)
+    tags = List(Unicode(), help="Tags of every cell's Prefect task run.").tag(config=True)
+    ignore = List(Unicode(), help="Names that no key depends on.").tag(config=True)
+    pin = Bool(default_value=False, help="Never prune new entries.").tag(config=True)
+    min_seconds = Float(2.0, min=0.0, help="With auto: what runs no longer than this is not stored.").tag(config=True)
+
+    def __init__(self, shell: InteractiveShell, **settings: Any) -> None:
+        super().__init__(shell, **settings)
+        self.runner = Runner(shell)
+        self.auto = Auto(self)
+        self.outcomes: list[Outcome] = []
+        self.depth = 0
+        self._recorder = Recorder(shell)
+        self._session: Session | None = None
+        self._store: Store | None = None
+        self._was: tuple[str, Options] | None = None
+        self.observe(self._forget, list(_STORE_SETTINGS))
+
+    @validate("max_bytes", "max_entry_bytes")
+    def _valid_size(self, proposal: Any) -> str:
+        return _valid(proposal.value, parse_size)
+
+    @validate("max_age", "ttl", "timeout")
+    def _valid_span(self, proposal: Any) -> str:
+        return _valid(proposal.value, arguments.span)
+
+    @validate("grace", "retry_delay")
+    def _valid_delay(self, proposal: Any) -> str:
+        return _valid(proposal.value, arguments.delay)
+
+    # The two magics
+
+    @line_cell_magic(MAGIC)
+    def magic(self, line: str, cell: str | None = None) -> object:  # noqa: D102 - help_text() is its docstring
+        __tracebackhide__ = True
+        if cell is None:
+            with _in_ipythons_style():
+                self._command(line)
+            return None
+        with _in_ipythons_style():
+            said = arguments.read_cell(line, self.defaults())
+            if not said.help:
+                self._check(cell, said.options)
+        if said.help:
+            print(arguments.help_text())  # noqa: T201 - as IPython shows its own magics' help
+            return _nothing() if said.awaited else None
+        return self._cell(cell, said)
+
+    magic.__doc__ = arguments.help_text()
+
+    def defaults(self) -> Options:
+        """Return the options of a cell whose line says nothing."""
+        return Options(
+            ignore=tuple(self.ignore),
+            ttl=arguments.span(self.ttl) if self.ttl else None,
+            retries=self.retries,
+            retry_delay=arguments.delay(self.retry_delay or "0"),
+            timeout=arguments.span(self.timeout) if self.timeout else None,
+            tags=tuple(self.tags),
+            pin=self.pin,
+            storage=self.storage,
+            quiet=self.quiet,
+        )
+
+    # A cell
+
+    def _check(self, cell: str, options: Options) -> None:
+        if not cell.strip():
+            raise UsageProblem(f"%%{MAGIC} is a cell magic, but the cell body is empty.")
+        arguments.missing(options.inputs, self.shell.user_ns.keys())
+
+    def _cell(self, cell: str, said: arguments.CellLine) -> object:
+        """Run or restore a cell; where IPython awaits it, return a coroutine that does."""
+        __tracebackhide__ = True
+        try:
+            self.runner.check(cell)
+        except SyntaxError as error:
+            self._hide_ourselves(error, compiles=False)
+            raise
+        options = said.options.replace(silenced=DisplayHook.semicolon_at_end_of_expression(cell))
+        work = partial(self._explain if options.explain else self._run, cell, options)
+        return bridge(work) if said.awaited else work()
+
+    def _run(self, cell: str, options: Options) -> object:
+        __tracebackhide__ = True
+        self.depth += 1
+        try:
+            outcome, value = self.session.run(cell, options)
+        finally:
+            self.depth -= 1
+        self._note(cell, options, outcome)
+        if isinstance(outcome, Failed):
+            self._hide_ourselves(outcome.error)
+            raise outcome.error
+        return None if options.silenced else value
+
+    def _note(self, cell: str, options: Options, outcome: Outcome) -> None:
+        """Remember an outcome and show it, at the cell's end, where it is worth a line."""
+        self.outcomes = [*self.outcomes[-REMEMBERED:], outcome]
+        self._was = (cell, options)
+        too_quick = isinstance(outcome, Bypass) and outcome.seconds <= options.min_seconds
+        if not (options.quiet or too_quick or isinstance(outcome, Failed)):
+            after_cell(self.shell, partial(self.show, Status(outcome, time.time())))
+
+    def _hide_ourselves(self, error: BaseException, *, compiles: bool = True) -> None:
+        """Let the traceback of `error` show the user's own frames, as if the cell had run without us.
+
+        IPython makes the traceback once the error has come through all of our frames, so it is cut there, once.
+        """
+        shell, show = self.shell, self.shell.showtraceback
+
+        def showtraceback(*said: Any, **more: Any) -> None:
+            if sys.exc_info()[1] is error:
+                error.__traceback__ = users_traceback(error, shell)
+                if not compiles:
+                    more["running_compiled_code"] = False  # no frame is to blame
+            show(*said, **more)
+
+        def forget() -> None:
+            if vars(shell).get("showtraceback") is showtraceback:
+                del vars(shell)["showtraceback"]
+
+        vars(shell)["showtraceback"] = showtraceback
+        after_cell(shell, forget)
+
+    # What the session is given
+
+    @property
+    def store(self) -> Store:
+        """The store that the settings name."""
+        if self._store is None:
+            self._store = Store(self.root, self.retention)
+        return self._store
+
+    @property
+    def root(self) -> Path:
+        """The store's folder."""
+        return Path(self.path).expanduser() if self.path and not os.environ.get(ROOT_VARIABLE) else default_root()
+
+    @property
+    def retention(self) -> Retention:
+        """What the store may keep."""
+        return Retention(
+            max_bytes=int(parse_size(self.max_bytes)) if self.max_bytes else None,
+            max_age=arguments.span(self.max_age) if self.max_age else None,
+            max_entry_bytes=int(parse_size(self.max_entry_bytes)) if self.max_entry_bytes else None,
+            policy=self.policy,
+            grace=arguments.delay(self.grace or "0"),
+        )
+
+    @property
+    def session(self) -> Session:
+        """The session over the store, made when it is first needed or the settings have changed."""
+        if self._session is None or self.store.root != self.root.absolute():
+            self._forget()
+            self._session = self._new_session()
+        return self._session
+
+    def _new_session(self) -> Session:
+        from .session import Session
+
+        return Session(self.store, self.shell.user_ns)
+
+    def _forget(self, change: object = None) -> None:  # noqa: ARG002 - traitlets calls it with what has changed
+        self._session = self._store = None
+
+    # Explaining
+
+    def _explain(self, cell: str, options: Options) -> None:
+        self.show(explain.Lines(tuple(self.session.explain(cell, options))))
+
+    # Sub-commands
+
+    def _command(self, line: str) -> None:
+        name, said = arguments.read_line(line)
+        if getattr(said, "help", False):
+            print(arguments.line_parsers()[name].format_help())  # noqa: T201 - as IPython shows its own magics' help
+            return
+        getattr(self, f"_do_{name}")(said)
+
+    def _do_panel(self, said: Namespace) -> None:
+        raise NotImplementedError
+
+    def _do_list(self, said: Namespace) -> None:
+        self.show(report.entries(self.store.catalog(), said.search, said.sort, _notebook()))
+
+    def _do_show(self, said: Namespace) -> None:
+        self.show(report.entry(self.store.get(said.key)))
+
+    def _do_load(self, said: Namespace) -> None:
+        entry = self.store.get(said.key)
+        wanted, _, renamed = getattr(said, "output", "").partition("=")
+        values = self.session.load(entry, wanted or None)
+        if renamed:
+            values = {renamed: values[wanted]} if wanted in values else {}
+        taken = [name for name in values if name in self.shell.user_ns]
+        if taken and not getattr(said, "overwrite", False):
+            raise UsageProblem(
+                f"the notebook has {', '.join(taken)} already; --overwrite replaces it, -o {taken[0]}=other loads it as other"
+            )
+        self.shell.push(values)
+        print(report.loaded(values, entry))  # noqa: T201 - what a command answers
+
+    def _do_why(self, said: Namespace) -> None:
+        if hasattr(said, "key"):
+            entry = self.store.get(said.key)
+            self.show(explain.Lines(tuple(self._difference(entry.manifest.key, entry.manifest.source, entry))))
+        elif not self.outcomes or self._was is None:
+            raise UsageProblem("no cell has run under %%prefect_cache in this session yet")
+        else:
+            outcome = self.outcomes[-1]
+            lines = report.verdict(outcome)
+            if outcome.key is not None and explain.status(outcome) in ("miss", "bypass"):
+                lines += self._difference(outcome.key, self._was[0], getattr(outcome, "entry", None))
+            self.show(explain.Lines(tuple(lines)))
+
+    def _difference(self, key: Key, source: str, but: Entry | None) -> list[str]:
+        """Return how a key differs from that of the nearest earlier entry, other than `but`."""
+        code = next((part.digest for part in key.parts if part.kind == "code"), "")
+        name = but.manifest.name if but is not None else ""
+        others = [e for e in self.store.alike(name, code, limit=20) if but is None or e.digest != but.digest]
+        older = explain.nearest(key, others, source)
+        if older is None:
+            return ["no earlier entry resembles it"]
+        changes = key.changes(older.manifest.key)
+        since = f"compared with the run of {report.moment(older.manifest.run.started)} ({older.manifest.name}):"
+        lines = explain.why(changes, older_source=older.manifest.source, source=source)
+        return [since, *(f"  {line}" for line in lines or ["the same code and inputs; what it observed differs"])]
+
+    def _do_evict(self, said: Namespace) -> None:
+        entries = [self.store.get(key) for key in said.keys]
+        self.show(report.evicted(self.store.evict(entries), self.store.retention.grace))
+
+    def _do_undo(self, said: Namespace) -> None:  # noqa: ARG002 - one signature for all commands
+        back = ", ".join(entry.manifest.name for entry in self.store.undo())
+        print(f"back: {back}" if back else "nothing to undo")  # noqa: T201 - what a command answers
+
+    def _do_pin(self, said: Namespace) -> None:
+        entry = self.store.get(said.key)
+        self.store.pin(entry)
+        print(f"pinned {entry.manifest.name}")  # noqa: T201 - what a command answers
+
+    def _do_unpin(self, said: Namespace) -> None:
+        entry = self.store.get(said.key)
+        self.store.unpin(entry)
+        print(f"unpinned {entry.manifest.name}")  # noqa: T201 - what a command answers
+
+    def _do_prune(self, said: Namespace) -> None:
+        plan = self.store.plan()
+        if getattr(said, "dry_run", False):
+            self.show(report.plan(plan))
+        else:
+            self.show(report.evicted(self.store.prune(plan), self.store.retention.grace))
+
+    def _do_check(self, said: Namespace) -> None:
+        fix = getattr(said, "fix", False)
+        with Progress(self, "checking") as progress:
+            problems = self.store.check(progress, fix=fix)
+        self.show(report.problems(problems, fixed=fix))
+
+    def _do_stats(self, said: Namespace) -> None:  # noqa: ARG002 - one signature for all commands
+        self.show(report.stats(self.outcomes, self.store.usage()))
+
+    def _do_where(self, said: Namespace) -> None:  # noqa: ARG002 - one signature for all commands
+        named = ROOT_VARIABLE if os.environ.get(ROOT_VARIABLE) else "%config PrefectCache.path" if self.path else "the system's cache folder"
+        self.show(report.where(self.store.usage(), named, default_key_file()))
+
+    def _do_auto(self, said: Namespace) -> None:
+        if hasattr(said, "min_seconds"):
+            self.min_seconds = said.min_seconds
+        if hasattr(said, "state"):
+            self.auto.switch(on=said.state == "on")
+        print(self.auto)  # noqa: T201 - what a command answers
+
+    def _do_export(self, said: Namespace) -> None:
+        raise NotImplementedError
+
+    def _do_config(self, said: Namespace) -> None:  # noqa: ARG002 - one signature for all commands
+        traits = self.class_own_traits(config=True)
+        rows = tuple((name, repr(getattr(self, name)), trait.help) for name, trait in sorted(traits.items()))
+        self.show(explain.Table(("Setting", "Value", ""), rows, footer=("%config PrefectCache.NAME = VALUE sets one",)))
+
+    def _do_help(self, said: Namespace) -> None:  # noqa: ARG002 - one signature for all commands
+        print(arguments.help_text())  # noqa: T201 - as IPython shows its own magics' help
+
+    # Showing
+
+    def show(self, thing: object, display_id: str | None = None, *, update: bool = False) -> None:
+        """Display one of our own things, marked as ours, so that tools can tell it from a cell's output."""
+        data = {"text/plain": repr(thing)}
+        if (html := getattr(thing, "_repr_html_", None)) is not None:
+            data["text/html"] = html()
+        transient: dict[str, Json] = {} if display_id is None else {"display_id": display_id}
+        metadata = {"prefect_cache": type(thing).__name__.lower()}
+        self.shell.display_pub.publish(data, metadata, transient=transient, update=update)
+
+
+_STORE_SETTINGS: Final = ("path", "max_bytes", "max_age", "max_entry_bytes", "policy", "grace", "verify", "storage")
+
+
+class Auto:
+    """An input transformer that puts the cell magic over every cell, while it is on.
+
+    It only ever sees whole cells: what is transformed while a cell runs (the body of a magic, our own) is left as it is.
+    """
+
+    def __init__(self, magics: PrefectCache) -> None:
+        self._magics = magics
+        self.on = False
+
+    def __repr__(self) -> str:
+        """Return whether it is on, and since how many seconds a run is worth storing."""
+        if not self.on:
+            return "auto is off"
+        return f"auto is on: cells that run longer than {self._magics.min_seconds:g} s are cached; `# prefect_cache: off` leaves one out"
+
+    def switch(self, *, on: bool) -> None:
+        """Turn it on or off."""
+        transformers = self._magics.shell.input_transformers_cleanup
+        if on and not self.on:
+            transformers.append(self)
+        elif self.on and not on:
+            transformers.remove(self)
+        self.on = on
+
+    def __call__(self, lines: list[str]) -> list[str]:
+        """Return a cell's lines with the magic over them, where the cell is one to cache."""
+        shell = self._magics.shell
+        running = self._magics.depth or shell.displayhook.exec_result is not None
+        if running or not _may_be_cached("".join(lines)) or OFF_TAGS & _tags(shell):
+            return lines
+        return [f"%%{MAGIC} --auto {self._magics.min_seconds:g}\n", *lines]
+
+
+def _may_be_cached(cell: str) -> bool:
+    """Tell whether a cell has code that `auto` may cache: not another magic's cell, nor one that opts out."""
+    if OFF.search(cell) or re.search(rf"%{MAGIC}\b|%(re|un)?load_ext\b|%config\b", cell):
+        return False
+    lines = [line.strip() for line in cell.splitlines()]
+    code = [line for line in lines if line and not line.startswith("#")]
+    if not code or (code[0].startswith("%%") and not re.match(r"%%time\b", code[0])):
+        return False
+    return any(not line.startswith(("%", "!", "?")) and not line.endswith("?") for line in code)
+
+
+def _tags(shell: InteractiveShell) -> frozenset[str]:
+    """Return the tags of the cell that the front end has just sent; not every front end sends them."""
+    parent = getattr(shell, "get_parent", dict)() or {}
+    tags = parent.get("metadata", {}).get("tags", ())
+    return frozenset(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list | tuple) else frozenset()
+
+
+class Progress:
+    """A bar for work that takes more than a second; it is gone when the work is done."""
+
+    def __init__(self, magics: PrefectCache, what: str) -> None:
+        self._magics = magics
+        self._what = what
+        self._began = self._drawn = time.monotonic()
+        self._id = ""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._id:
+            self._magics.show(Bar("", 0, 1), self._id, update=True)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far the work is, ten times a second at most."""
+        now = time.monotonic()
+        if now - self._began < 1 or now - self._drawn < 0.1:  # noqa: PLR2004 - a second's patience, then ten a second
+            return
+        self._drawn = now
+        first = not self._id
+        self._id = self._id or f"prefect-cache-{os.urandom(8).hex()}"
+        self._magics.show(Bar(self._what, done, total), self._id, update=not first)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One state of a progress bar; without words it is empty."""
+
+    what: str
+    done: int
+    total: int
+
+    def __repr__(self) -> str:
+        """Return the bar as text."""
+        if not self.what:
+            return ""
+        filled = 20 * self.done // max(1, self.total)
+        return f"{self.what} [{'#' * filled}{'-' * (20 - filled)}] {100 * self.done // max(1, self.total)} %"
+
+    def _repr_html_(self) -> str:
+        return f'{self.what} <progress value="{self.done}" max="{max(1, self.total)}"></progress>' if self.what else ""
+
+
+def _valid(text: str, parse: Callable[[str], float]) -> str:
+    """Return a setting's text where it can be read; empty stands for none."""
+    try:
+        if text:
+            parse(text)
+    except Exception as error:
+        raise TraitError(str(error)) from error
+    return text
+
+
+@contextlib.contextmanager
+def _in_ipythons_style() -> Iterator[None]:
+    """Say what is wrong with a line as IPython does: one line, no traceback."""
+    try:
+        yield
+    except CacheError as error:
+        raise UsageError(f"{error.message}{'; ' + error.remedy if error.remedy else ''}") from None
+
+
+async def _nothing() -> None:
+    """Do nothing, for IPython to await."""
+
+
+def _notebook() -> str:
+    """Return the notebook's path, where the front end tells it."""
+    return os.environ.get("JPY_SESSION_NAME", "")
+
+
+_loaded: PrefectCache | None = None
+
+
+def last() -> Last | None:
+    """Return the last cell's outcome; None before the first."""
+    if _loaded is None or not _loaded.outcomes:
+        return None
+    return Last.of(_loaded.outcomes[-1])
+
+
+def load(shell: InteractiveShell) -> None:
+    """Give the shell our magics."""
+    global _loaded  # noqa: PLW0603 - one shell for a process, as IPython has it
+    if _loaded is not None:
+        return
+    _loaded = magics = PrefectCache(shell)
+    magics.before = _registered(shell)
+    shell.register_magics(magics)
+    magics.awaiting = Awaiting(shell)
+    shell.input_transformers_post.append(magics.awaiting)
+    magics.completions = Completions(magics)
+    magics.completions.install(shell)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take our magics away again, and leave the shell as it was."""
+    global _loaded  # noqa: PLW0603 - see `load`
+    if _loaded is None:
+        return
+    magics, _loaded = _loaded, None
+    magics.auto.switch(on=False)
+    magics.completions.remove(shell)
+    shell.input_transformers_post.remove(magics.awaiting)
+    shell.configurables.remove(magics)
+    known = shell.magics_manager
+    known.registry.pop(type(magics).__name__, None)
+    for kind, was in magics.before.items():
+        known.magics[kind].pop(MAGIC, None)
+        if was is not None:
+            known.magics[kind][MAGIC] = was
+
+
+def _registered(shell: InteractiveShell) -> dict[str, Any]:
+    return {kind: shell.magics_manager.magics[kind].get(MAGIC) for kind in ("line", "cell")}
