@@ -244,6 +244,8 @@ class Store:
         """Return an entry and the name of the key held here that signed it."""
         folder = self._entries / name
         try:
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                raise Damaged("is no folder")
             data = (folder / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             if not folder.is_dir():
@@ -721,7 +723,7 @@ class Store:
         except manifests.OtherFormat as error:
             return Problem(folder, f"{OTHER_FORMAT}: {error.message}")
         except NotFound:
-            return Problem(folder, "is no folder") if os.path.lexists(folder) else None
+            return None
         except Damaged as error:
             return Problem(folder, error.message)
         return None
@@ -784,7 +786,7 @@ class Store:
                 for output in entry.manifest.outputs
             )
         except NotFound:
-            return indexes.Record(name, inode, None, problem="is no folder") if os.path.lexists(folder) else None
+            return None
         except Damaged as error:
             return indexes.Record(name, inode, None, problem=error.message)
         except FileNotFoundError as error:
