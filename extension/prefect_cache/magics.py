@@ -262,9 +262,24 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         return self._session
 
     def _new_session(self) -> Session:
-        from .session import Session
+        from . import session, tasks
 
-        return Session(self.store, self.shell.user_ns)
+        shell = session.Shell(
+            transform=self.runner.transform,
+            execute=self.runner.run,
+            record=lambda: Recorder(self.shell),
+            replay=lambda displays, value: replay(displays, self.shell, value),
+            run_task=tasks.run_cell,
+            is_hidden=_is_shells_own,
+            published=tasks.published,
+            restored=lambda entry, key: tasks.report_hit(entry, key, _notebook()),
+            waiting=self._say_waiting,
+            codes=self.runner.codes,
+        )
+        return session.Session(self.store, self.shell.user_ns, shell, notebook=_notebook(), verify=self.verify)
+
+    def _say_waiting(self, holder: str) -> None:
+        self.show(explain.Lines((f"waiting for {holder}, which runs this cell now",)))
 
     def _forget(self, change: object = None) -> None:  # noqa: ARG002 - traitlets calls it with what has changed
         self._session = self._store = None
@@ -499,6 +514,14 @@ class Bar:
 
     def _repr_html_(self) -> str:
         return f'{self.what} <progress value="{self.done}" max="{max(1, self.total)}"></progress>' if self.what else ""
+
+
+_SHELLS_OWN: Final = re.compile(r"_(i{0,3}|__?|i?\d+|[iod]h|dh)|In|Out|exit|quit|open|get_ipython|__\w+__")
+
+
+def _is_shells_own(name: str) -> bool:
+    """Tell the names that IPython keeps for itself among the notebook's: history, results, helpers."""
+    return _SHELLS_OWN.fullmatch(name) is not None
 
 
 def _valid(text: str, parse: Callable[[str], float]) -> str:

@@ -77,6 +77,12 @@ class Runner:
             value = self._execute(self._compile(node, name, mode))
         return value
 
+    def codes(self, python: str) -> list[CodeType]:
+        """Return the code objects that :meth:`run` would execute, known to tracebacks and ``inspect.getsource``."""
+        name = self._name(python)
+        steps = _steps(self._parse(python, name).body, self._shell.ast_node_interactivity)
+        return [self._compile(node, name, mode) for node, mode in steps]
+
     def remember(self, python: str) -> str:
         """Let tracebacks and ``inspect.getsource`` find `python` without running it; return its file name."""
         return self._name(python)

@@ -18,7 +18,7 @@ import io
 import random
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect_cache.errors import Unstorable
@@ -103,6 +103,18 @@ def put_state(value: Any, state: State) -> None:
     else:
         _put_container(value, state.content)
         _put_attributes(value, state)
+
+
+def copied(state: State) -> State:
+    """Return a state that shares no memory with the object it was taken from."""
+    if state.kind in {"pandas", "array"}:
+        return replace(state, content=state.content.copy())
+    return state
+
+
+def fits(value: Any, state: State) -> bool:
+    """Tell whether the content can go into this object."""
+    return _kind(value) == state.kind
 
 
 def memory_of(value: Any) -> tuple[int, ...]:

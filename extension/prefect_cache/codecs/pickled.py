@@ -14,12 +14,14 @@ A pickle runs code when it is read. It is therefore only opened when its entry c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
 import pickle
 import sys
 import types
+from contextvars import ContextVar
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import cloudpickle
@@ -28,7 +30,7 @@ from prefect_cache.digests import TreeHasher
 from prefect_cache.errors import Damaged, Unstorable, Untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
     from pathlib import Path
 
     from typing_extensions import Buffer
@@ -164,7 +166,43 @@ def make_function(
     closure: tuple[types.CellType, ...] | None,
 ) -> types.FunctionType:
     """Return a function of the notebook's namespace; called from pickles."""
-    return types.FunctionType(code, namespace, name, None, closure)
+    return types.FunctionType(_present(code), namespace, name, None, closure)
+
+
+_compiled: ContextVar[Callable[[], Mapping[object, types.CodeType]]] = ContextVar("compiled", default=dict)
+
+
+@contextlib.contextmanager
+def compiled_as(codes: Callable[[], Iterable[types.CodeType]]) -> Iterator[None]:
+    """Give functions that are read meanwhile the code objects of a source as it stands now.
+
+    A cell may have moved, or got a comment more, since its functions were stored. What is the same code takes
+    its file name and lines from `codes`, which is called when the first function is met.
+    """
+    token = _compiled.set(functools.cache(lambda: {_meaning(c): c for code in codes() for c in _nested(code)}))
+    try:
+        yield
+    finally:
+        _compiled.reset(token)
+
+
+def _present(code: types.CodeType) -> types.CodeType:
+    return _compiled.get()().get(_meaning(code), code)
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _nested(constant)
+
+
+def _meaning(code: types.CodeType) -> object:
+    """Return what a code object does and is called, without where it stands."""
+    constants = tuple(_meaning(c) if isinstance(c, types.CodeType) else (type(c), repr(c)) for c in code.co_consts)
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    return (code.co_qualname, code.co_code, constants, names, counts)
 
 
 def fill_function(function: types.FunctionType, state: tuple[Mapping[str, object], Mapping[str, object]]) -> None:

@@ -1,0 +1,434 @@
+"""What a run did to a namespace, found by looking, and done again on a hit.
+
+Before a run, :class:`Before` remembers which object stands under each name and the fingerprint of
+every mutable object that the cell can reach. After it, :func:`take` compares: names bound, rebound (also
+inside helpers) and deleted; objects changed in place; state of the process. :func:`write` puts that into
+files, :class:`Replay` does it again: first everything is read and found, then everything is changed,
+so that a damaged file leaves the notebook as it was.
+
+A name that the cell may bind, that it does not read, and that holds the same object afterwards is
+ambiguous: was it bound to that object again, or not at all? Such names are taken out of the namespace for
+the time of the run (:meth:`Before.set_aside`): what is there afterwards has been bound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefect_cache.cells import inplace
+from prefect_cache.cells.fingerprint import Fingerprinter, fingerprint
+from prefect_cache.cells.graph import GraphWriter
+from prefect_cache.errors import Unfingerprintable
+from prefect_cache.model import Cell, Json, ObjectPath, Observed, Output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prefect_cache.cells.fingerprint import Node
+
+ABSENT = "absent"
+"""The digest that stands for a name that is not bound."""
+
+_VALUE = "(the cell's value)"
+_PROCESS = "(the process)"
+
+
+class _Reference:
+    """An object remembered: weakly where that is possible, so that a run may free what it replaces."""
+
+    __slots__ = ("_get",)
+
+    def __init__(self, value: object) -> None:
+        try:
+            self._get: Callable[[], object] = weakref.ref(value)
+        except TypeError:
+            self._get = lambda: value
+
+    def get(self) -> object | None:
+        """Return the object, None where it is gone."""
+        return self._get()
+
+    def is_for(self, value: object) -> bool:
+        """Tell whether `value` is that very object."""
+        mine = self._get()
+        # A weak reference to a dead object gives None, and nothing refers weakly to None itself.
+        return mine is value and (mine is not None or not isinstance(self._get, weakref.ref))
+
+
+@dataclass(frozen=True, slots=True)
+class _Was:
+    """A mutable object that the cell can reach, as it was."""
+
+    path: ObjectPath
+    reference: _Reference
+    digest: str
+    memory: tuple[int, ...]
+
+    def get(self) -> Any:
+        """Return the object, None where it is gone."""
+        return self.reference.get()
+
+
+class Before:
+    """A namespace as it was before a run.
+
+    Parameters
+    ----------
+    namespace
+        The notebook's.
+    cell
+        What analysis says of the cell.
+    found
+        The fingerprinter that has walked the cell's inputs.
+    hidden
+        Tells names that belong to IPython rather than to the notebook.
+    """
+
+    def __init__(
+        self,
+        namespace: MutableMapping[str, object],
+        cell: Cell,
+        found: Fingerprinter,
+        hidden: Callable[[str], bool],
+    ) -> None:
+        self._namespace = namespace
+        self._hidden = hidden
+        self.reached = frozenset(found.names)
+        self.may_bind = (set(cell.writes) | found.stores) - self.reached
+        self.may_delete = set(cell.deletes)
+        self.names = {name: _Reference(value) for name, value in namespace.items() if not hidden(name)}
+        self.objects = [_was(node) for node in found.nodes]
+        self._aside: dict[str, object] = {}
+        self._bound_again: set[str] = set()
+        self._kept: dict[str, object] | None = None
+        self._states: list[tuple[_Was, inplace.State]] = []
+
+    @contextlib.contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Take the ambiguous names out for the time of a run; those that it did not bind come back."""
+        self._take_aside()
+        try:
+            yield
+        finally:
+            self._bound_again = {name for name in self._aside if name in self._namespace}
+            for name, value in self._aside.items():
+                self._namespace.setdefault(name, value)
+
+    def _take_aside(self) -> None:
+        names = [n for n in self.may_bind - self.may_delete if n in self.names and n in self._namespace]
+        self._aside = {name: self._namespace.pop(name) for name in names}
+
+    def keep_for_retries(self) -> None:
+        """Keep copies of all that the cell can reach, for :meth:`rewind`.
+
+        Raises
+        ------
+        Unstorable
+            Where an object has a content that cannot be put back.
+        """
+        self._kept = {k: v for k, v in self._namespace.items() if not self._hidden(k)}
+        living = [(was, value) for was in self.objects if (value := was.get()) is not None]
+        self._states = [(was, inplace.copied(inplace.state_of(value))) for was, value in living]
+
+    def rewind(self) -> None:
+        """Bring names and objects back to where they were before the run, for another try."""
+        if self._kept is None:
+            return
+        for name in [n for n in self._namespace if n not in self._kept and not self._hidden(n)]:
+            del self._namespace[name]
+        self._namespace.update(self._kept)
+        for name in self._aside:
+            self._namespace.pop(name, None)
+        for was, kept in self._states:
+            value = was.get()
+            if value is not None and fingerprint(value) != was.digest:
+                inplace.put_state(value, inplace.copied(kept))
+
+    def is_bound(self, name: str) -> bool:
+        """Tell whether the run bound `name`, which is in the namespace now."""
+        if name in self._aside:
+            return name in self._bound_again
+        return name not in self.names or not self.names[name].is_for(self._namespace[name])
+
+    def known(self) -> dict[int, tuple[ObjectPath, object]]:
+        """Return what the cell could reach and is still there, by ``id``, with the path to it."""
+        found: dict[int, tuple[ObjectPath, object]] = {}
+        for was in self.objects:
+            if (value := was.get()) is not None:
+                found.setdefault(id(value), (was.path, value))
+        for name in sorted(self.reached):
+            value = self.names[name].get() if name in self.names else None
+            if _has_identity(value):
+                found.setdefault(id(value), ((("name", name),), value))
+        return found
+
+    def strangers(self, known: Collection[int]) -> dict[int, str]:
+        """Return the mutable values of names that the cell could not reach, by ``id``."""
+        found: dict[int, str] = {}
+        for name, reference in self.names.items():
+            value = reference.get()
+            if name not in self.reached and _has_identity(value) and not _is_importable(value) and id(value) not in known:
+                found[id(value)] = name
+        return found
+
+
+def _was(node: Node) -> _Was:
+    return _Was(node.path, _Reference(node.value), node.digest, inplace.memory_of(node.value))
+
+
+def _has_identity(value: object) -> bool:
+    return value is not None and not isinstance(value, bool | int | float | complex | str | bytes | tuple | frozenset | range)
+
+
+def _is_importable(value: object) -> bool:
+    """Tell whether a pickle names this object by its module rather than holding it."""
+    module = getattr(value, "__module__", None) if isinstance(value, type) or callable(value) else None
+    return type(value) is type(sys) or (isinstance(module, str) and module != "__main__" and module in sys.modules)
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a run did: values, still in memory."""
+
+    bound: Mapping[str, object]
+    deleted: tuple[str, ...]
+    changed: tuple[tuple[ObjectPath, object, tuple[int, ...]], ...]
+    """Objects changed in place: the path to each, the object, and where its memory was before."""
+    value: object
+    process: Mapping[str, Any]
+    imports: tuple[str, ...]
+    depends: tuple[Observed, ...]
+    """Names whose earlier value decides, though the cell does not read them."""
+
+
+def take(
+    before: Before,
+    namespace: Mapping[str, object],
+    cell: Cell,
+    value: object,
+    process: Mapping[str, Any],
+    keep: Collection[str] = (),
+) -> Effects:
+    """Return what a run did, by comparing `namespace` with how it was.
+
+    Parameters
+    ----------
+    before
+        The namespace as it was.
+    namespace
+        The namespace now.
+    cell
+        What ran.
+    value
+        What its last expression gave.
+    process
+        What it changed of the process, see ``cells.state``.
+    keep
+        The names to store; all that were bound where empty.
+
+    Raises
+    ------
+    Unfingerprintable
+        Where something that the run might have changed has no digest any more.
+    """
+    names = [n for n in namespace if not before._hidden(n)]
+    bound = {n: namespace[n] for n in names if before.is_bound(n) or n in cell.settled}
+    deleted = [n for n in before.names if n not in namespace]
+    deleted += [n for n in cell.settled if n not in namespace and n not in before.names]
+    return Effects(
+        bound={n: v for n, v in bound.items() if not keep or n in keep},
+        deleted=tuple(sorted(deleted)),
+        changed=tuple(_changed(before)),
+        value=value,
+        process=process,
+        imports=tuple(m for m in cell.imports if m in sys.modules),
+        depends=tuple(_depends(before, namespace, cell)),
+    )
+
+
+def _changed(before: Before) -> Iterator[tuple[ObjectPath, object, tuple[int, ...]]]:
+    now = Fingerprinter({})
+    for was in before.objects:
+        value = was.get()
+        if value is None:
+            continue
+        try:
+            digest = now.digest_of(value)
+        except Unfingerprintable as error:
+            raise Unfingerprintable(f"the run put into {text(was.path)} what has no digest: {error}") from error
+        if digest != was.digest:
+            yield was.path, value, was.memory
+
+
+def _depends(before: Before, namespace: Mapping[str, object], cell: Cell) -> Iterator[Observed]:
+    """Yield the names of which nobody can tell whether the run bound or deleted them."""
+    for name in sorted(before.may_bind):
+        if name in cell.settled or before._hidden(name):
+            continue
+        if name not in namespace:
+            if name not in before.names and name in before.may_delete:
+                yield Observed("name", name, ABSENT)
+        elif name in before.may_delete and not before.is_bound(name):
+            yield Observed("name", name, name_digest(namespace, name))
+
+
+def name_digest(namespace: Mapping[str, object], name: str) -> str:
+    """Return the fingerprint of what a name stands for, :data:`ABSENT` where it is not bound."""
+    return fingerprint(namespace[name], namespace) if name in namespace else ABSENT
+
+
+def text(path: ObjectPath) -> str:
+    """Return a path as a person writes it: ``cfg['a'][0].x``."""
+    words = []
+    for kind, at in path:
+        words.append(str(at) if kind == "name" else f".{at}" if kind == "attr" else f"[{at!r}]")
+    return "".join(words)
+
+
+def write(
+    effects: Effects,
+    before: Before,
+    namespace: Mapping[str, object],
+    folder: Path,
+) -> tuple[tuple[Output, ...], dict[str, Json]]:
+    """Write a run's effects into files of `folder`; return the files and what the manifest says of them.
+
+    Raises
+    ------
+    Unstorable
+        Where something cannot be kept; its ``name`` is the variable.
+    """
+    known = before.known()
+    graph = GraphWriter(namespace, known, before.strangers(known.keys()))
+    for name, value in effects.bound.items():
+        graph.add(name, value)
+    states = [(path, inplace.state_of(value, memory)) for path, value, memory in effects.changed]
+    labels = _labels(states, effects.bound.keys())
+    for label, (_, state) in zip(labels, states, strict=True):
+        # What an Arrow file holds needs no pickle around it, and so no trust.
+        graph.add(label, state.content if state.kind in _IN_FILES else state)
+    graph.add(_VALUE, effects.value)
+    if effects.process:
+        graph.add(_PROCESS, dict(effects.process))
+    outputs, references = graph.write(folder)
+    return outputs, {
+        "names": {name: _json(references[name]) for name in effects.bound},
+        "deleted": list(effects.deleted),
+        "changed": [
+            {"path": _json(path), "kind": state.kind, "kept": list(state.kept), "state": _json(references[label])}
+            for label, (path, state) in zip(labels, states, strict=True)
+        ],
+        "value": _json(references[_VALUE]),
+        "process": _json(references[_PROCESS]) if effects.process else None,
+        "imports": list(effects.imports),
+    }
+
+
+_IN_FILES = frozenset({"pandas", "array"})
+
+
+def _labels(states: Sequence[tuple[ObjectPath, inplace.State]], taken: Collection[str]) -> list[str]:
+    used = set(taken)
+    labels = []
+    for path, _ in states:
+        label = text(path)
+        while label in used:
+            label += " (in place)"
+        used.add(label)
+        labels.append(label)
+    return labels
+
+
+def _json(value: object) -> Json:
+    if isinstance(value, tuple | list):
+        return [_json(v) for v in value]
+    return cast("Json", value)
+
+
+def names(manifest: Manifest) -> tuple[str, ...]:
+    """Return the variables that an entry gives back, those first that it binds, then those it changes in place."""
+    bound = cast("dict[str, Json]", manifest.effects.get("names", {}))
+    changed = cast("list[dict[str, Any]]", manifest.effects.get("changed", []))
+    return tuple(dict.fromkeys([*bound, *(str(change["path"][0][1]) for change in changed)]))
+
+
+class Replay:
+    """A stored run, read and ready to be done again.
+
+    Making one reads and finds everything and changes nothing.
+
+    Raises
+    ------
+    Damaged
+        Where a file is not what it should be, or the notebook holds nothing at a path.
+    Untrusted
+        Where a pickle is needed that may not be opened.
+    """
+
+    def __init__(self, entry: Entry, namespace: MutableMapping[str, object]) -> None:
+        effects = cast("dict[str, Any]", entry.manifest.effects)
+        self._namespace = namespace
+        reader = GraphReader(entry.path, entry.manifest.outputs, trusted=entry.trusted, namespace=namespace)
+        try:
+            for module in effects["imports"]:
+                reader.get(("module", module))
+            self._bound = {str(name): reader.get(reference) for name, reference in effects["names"].items()}
+            self._changed = [_change(change, reader, namespace) for change in effects["changed"]]
+            self._deleted = [str(name) for name in effects["deleted"]]
+            self.value = reader.get(effects["value"])
+            self._process = None if effects["process"] is None else reader.get(effects["process"])
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, Damaged):
+                raise
+            raise Damaged(f"the manifest's effects cannot be understood: {error!r}") from error
+
+    def apply(self) -> None:
+        """Bring the notebook to where the run left it."""
+        for value, state in self._changed:
+            inplace.put_state(value, state)
+        for name in self._deleted:
+            self._namespace.pop(name, None)
+        self._namespace.update(self._bound)
+        if self._process:
+            process.apply(cast("dict[str, Any]", self._process))
+
+
+def _change(
+    change: Mapping[str, Any], reader: GraphReader, namespace: Mapping[str, object]
+) -> tuple[object, inplace.State]:
+    path = tuple((str(kind), at) for kind, at in change["path"])
+    try:
+        value = resolve(path, namespace)
+    except LookupError as error:
+        raise Damaged(f"nothing is at {text(path)} in the notebook") from error
+    content: Any = reader.get(change["state"])
+    kept = tuple(bool(k) for k in change["kept"])
+    state = inplace.State(change["kind"], content, kept=kept) if change["kind"] in _IN_FILES else content
+    if not isinstance(state, inplace.State) or not inplace.fits(value, state):
+        raise Damaged(f"{text(path)} is now something else")
+    return value, state
+
+
+def load(entry: Entry, name: str) -> object:
+    """Return one variable of an entry, apart from any notebook.
+
+    Raises
+    ------
+    LookupError
+        Where the entry has no such variable.
+    Damaged, Untrusted
+        As in :class:`Replay`; also where the variable is an object of the notebook that ran the cell.
+    """
+    effects = cast("dict[str, Any]", entry.manifest.effects)
+    reader = GraphReader(entry.path, entry.manifest.outputs, trusted=entry.trusted, namespace={})
+    if name in effects["names"]:
+        return reader.get(effects["names"][name])
+    for change in effects["changed"]:
+        if text(tuple(map(tuple, change["path"]))) == name and change["kind"] in _IN_FILES:
+            return reader.get(change["state"])
+    raise LookupError(name)

@@ -1,0 +1,435 @@
+"""Objects that refer to each other, into files and back, each of them once.
+
+What a cell leaves behind is a graph: two names for one object, a frame inside a dict, an array that is
+a window onto another, an output that *is* an input. :class:`GraphWriter` takes *roots* (labelled values)
+and writes them so that all of this comes back:
+
+* what was in the notebook before is stored as a **path** to it, never as a copy;
+* each frame, table and large array is one file of its own, written by its codec, wherever in the graph it lies;
+* roots that share an object are pickled together into one file, others each into its own;
+* arrays in another's memory are **windows** (``cells.memory``).
+
+A *reference* says where a root is. It is a tuple in a pickle and a list in the manifest:
+
+========================================  ==============================================================
+``("plain", value)``                      the value itself: None, a bool, int, text or finite float
+``("float", "nan")``                      any other float
+``("module", "pandas")``                  an imported module
+``("path", path)``                        an object of the notebook, see :data:`prefect_cache.model.ObjectPath`
+``("file", 2)``                           what the codec reads from output number 2
+``("item", 2, "model")``                  the value labelled so in the pickle that is output number 2
+``("window", reference, description)``    memory of another object
+``("namespace",)``                        the notebook's namespace itself
+========================================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import io
+import itertools
+import math
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from prefect_cache import codecs
+from prefect_cache.cells import memory
+from prefect_cache.cells.fingerprint import resolve
+from prefect_cache.codecs.pickled import NAMESPACE, PickledCodec, Reference, ValuePickler, dump, write_bytes
+from prefect_cache.errors import Damaged, Unstorable
+from prefect_cache.model import Json, ObjectPath, Output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL_ARRAY: Final = 2048
+"""Bytes below which an array inside a container stays in the container's pickle."""
+
+LONG_TEXT: Final = 1000
+"""Characters above which a text is not written into the manifest."""
+
+Known = Mapping[int, tuple[ObjectPath, object]]
+"""Objects that were in the notebook before the run, by ``id``: the path to each, and the object."""
+
+_SHARED_BY_NATURE: Final = (
+    type,
+    tuple,
+    frozenset,
+    range,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.ModuleType,
+    types.CodeType,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.tzinfo,
+    decimal.Decimal,
+)
+
+
+@dataclass(slots=True)
+class _Root:
+    """A labelled value, what was met inside it, and its pickle where nothing asks for another."""
+
+    label: str
+    value: object
+    reference: Reference | None = None
+    pickle: io.BytesIO = field(default_factory=io.BytesIO)
+    met: dict[int, object] = field(default_factory=dict)
+    arrays: dict[int, Any] = field(default_factory=dict)
+    pickler: object = None
+
+
+class GraphWriter:
+    """Collects roots and writes them.
+
+    Parameters
+    ----------
+    namespace
+        The notebook's.
+    known
+        What was reachable from the cell's inputs before the run; stays where it is.
+    strangers
+        Values of other names of the notebook, by ``id``: the key does not depend on them, so that an
+        output which holds one of them cannot be stored.
+    """
+
+    def __init__(
+        self,
+        namespace: Mapping[str, object],
+        known: Known,
+        strangers: Mapping[int, str] | None = None,
+    ) -> None:
+        self._namespace = namespace
+        self._known = known
+        self._strangers = strangers or {}
+        self._roots: list[_Root] = []
+        self._numbers: dict[int, int] = {}
+        self._files: list[tuple[str, object]] = []
+        self._windows: dict[int, tuple[object, memory.Window]] = {}
+
+    def add(self, label: str, value: object) -> None:
+        """Take a value in; :class:`Unstorable` (with the label as its name) where it cannot be kept."""
+        root = _Root(label, value)
+        try:
+            self._scan(root)
+        except Unstorable as error:
+            raise Unstorable(error.message, name=label, remedy=error.remedy) from error
+        self._roots.append(root)
+
+    def _scan(self, root: _Root) -> None:
+        value = root.value
+        root.reference = self._elsewhere(value) or _plain(value) or _module(value)
+        if root.reference is not None:
+            return
+        if _has_own_file(value):
+            self._meet(root, value)
+            return
+
+        def refer(inner: object) -> Reference | None:
+            if (reference := self._elsewhere(inner)) is not None:
+                return reference
+            self._meet(root, inner)
+            return ("file", id(inner)) if _is_file(inner) else None
+
+        root.pickler = pickler = ValuePickler(root.pickle, namespace=self._namespace, refer=refer)
+        dump(value, root.pickle, pickler=pickler)
+
+    def _elsewhere(self, value: object) -> Reference | None:
+        """Return the path of what was in the notebook before; refuse what the key knows nothing of."""
+        if value is self._namespace:
+            return NAMESPACE
+        if (found := self._known.get(id(value))) is not None:
+            return ("path", found[0])
+        if (name := self._strangers.get(id(value))) is not None:
+            raise Unstorable(
+                f"it holds the object that is {name!r}, which the cell does not name",
+                remedy=f"let the cell depend on it with --inputs {name}",
+            )
+        return None
+
+    def _meet(self, root: _Root, value: object) -> None:
+        if memory.is_array(value):
+            root.arrays[id(value)] = value
+        if not isinstance(value, _SHARED_BY_NATURE):
+            root.met[id(value)] = value
+
+    def write(self, folder: Path) -> tuple[tuple[Output, ...], dict[str, Reference]]:
+        """Write all roots into files of `folder`; return the files, and where each root is."""
+        self._find_windows()
+        pickles: list[tuple[int, list[_Root]]] = []
+        references: dict[str, Reference] = {}
+        for group in self._groups():
+            if len(group) == 1 and (reference := group[0].reference or self._own_file(group[0])) is not None:
+                references[group[0].label] = reference
+                continue
+            label = group[0].label if len(group) == 1 else ", ".join(r.label for r in group)
+            number = self._reserve(label, group)
+            pickles.append((number, group))
+            references.update({r.label: ("item", number, r.label) for r in group})
+        written: dict[int, Output] = {}
+        for number, group in pickles:
+            written[number] = self._write_pickle(folder, number, group)
+        # Writing a pickle finds further files; the frames inside frames' own cells are found while these are written.
+        for number in itertools.count():
+            if number >= len(self._files):
+                break
+            if number not in written:
+                written[number] = self._write_value(folder, number)
+        return tuple(written[n] for n in sorted(written)), references
+
+    def _own_file(self, root: _Root) -> Reference | None:
+        return self._file(root.label, root.value) if _has_own_file(root.value) else None
+
+    def _file(self, label: str, value: object) -> Reference:
+        """Return the reference to a frame or array: a window, or the file that it has or will have."""
+        if (found := self._windows.get(id(value))) is not None:
+            owner, description = found
+            return ("window", self._elsewhere(owner) or self._file(label, owner), description)
+        if id(value) not in self._numbers:
+            self._numbers[id(value)] = self._reserve(label, value)
+        return ("file", self._numbers[id(value)])
+
+    def _reserve(self, label: str, value: object) -> int:
+        self._files.append((label, value))
+        return len(self._files) - 1
+
+    def _groups(self) -> list[list[_Root]]:
+        """Return the roots in their order, those together that share an object inside pickles."""
+        parent = list(range(len(self._roots)))
+
+        def find(i: int) -> int:
+            while parent[i] != i:
+                parent[i] = parent[parent[i]]
+                i = parent[i]
+            return i
+
+        first: dict[int, int] = {}
+        for i, root in enumerate(self._roots):
+            for key, value in root.met.items():
+                if not (_is_file(value) or id(value) in self._windows):
+                    parent[find(i)] = find(first.setdefault(key, i))
+        groups: dict[int, list[_Root]] = {}
+        for i, root in enumerate(self._roots):
+            groups.setdefault(find(i), []).append(root)
+        return list(groups.values())
+
+    def _find_windows(self) -> None:
+        arrays = {key: value for root in self._roots for key, value in root.arrays.items()}
+        frames = [v for root in self._roots for v in root.met.values() if _is_file(v) and id(v) not in arrays]
+        old = [value for _, value in self._known.values()]
+        fresh = {id(v) for v in (*arrays.values(), *frames)}
+        for one, other in memory.overlapping(memory.extents([*arrays.values(), *frames, *old])):
+            owner, guest = _owner_and_guest(one, other, fresh)
+            if guest is not None and id(guest.array) not in self._windows and id(guest.owner) in arrays:
+                self._windows[id(guest.owner)] = self._window(guest.owner, owner, arrays)
+
+    def _window(self, array: Any, onto: memory.Extent, arrays: Mapping[int, object]) -> tuple[object, memory.Window]:
+        label = next((r.label for r in self._roots if id(array) in r.arrays), "")
+        if onto.block < 0 and id(onto.owner) in arrays:
+            base = _base(onto.array)
+            onto = next(memory.extents([base]))
+        try:
+            return onto.owner, memory.window(array, onto)
+        except Unstorable as error:
+            raise Unstorable(error.message, name=label, remedy="store a copy of it, or leave it out with -o") from error
+
+    def _refer(self, label: str) -> Callable[[object], Reference | None]:
+        def refer(value: object) -> Reference | None:
+            if (reference := self._elsewhere(value)) is not None:
+                return reference
+            return self._file(label, value) if _is_file(value) or id(value) in self._windows else None
+
+        return refer
+
+    def _write_pickle(self, folder: Path, number: int, group: list[_Root]) -> Output:
+        label, _ = self._files[number]
+        names = [r.label for r in group]
+        path = folder / f"{number:02d}-{_file_name(label)}{PickledCodec.suffix}"
+        values = {r.label: r.value for r in group}
+        tree = write_bytes(path, lambda f: dump(values, f, namespace=self._namespace, refer=self._refer(names[0])))
+        meta: dict[str, Json] = {"pieces": list(tree.pieces), "summaries": {r.label: summary(r.value) for r in group}}
+        kind = type(group[0].value).__name__ if len(group) == 1 else "values"
+        return Output(label, kind, PickledCodec.name, path.name, tree.digest, tree.size, meta)
+
+    def _write_value(self, folder: Path, number: int) -> Output:
+        label, value = self._files[number]
+        codec = codecs.codec_for(value)
+        path = folder / f"{number:02d}-{_file_name(label)}{codec.suffix}"
+        try:
+            written = codec.write(value, path, namespace=self._namespace, refer=self._refer(label))
+        except Unstorable as error:
+            raise Unstorable(error.message, name=label, remedy=error.remedy) from error
+        return Output(label, type(value).__name__, codec.name, path.name, written.digest, written.size, written.meta)
+
+
+def _base(array: Any) -> Any:
+    while memory.is_array(array.base):
+        array = array.base
+    return array
+
+
+def _owner_and_guest(
+    one: memory.Extent, other: memory.Extent, fresh: set[int]
+) -> tuple[memory.Extent, memory.Extent | None]:
+    """Return which of two overlapping extents is stored (or stays), and which is a window onto it."""
+    rank = {True: 0, False: 1}
+    # What was there before stays; a frame keeps its blocks; of two arrays, the first in memory and larger is kept.
+    first, second = sorted((one, other), key=lambda e: (rank[id(e.owner) not in fresh], rank[e.block >= 0], e.low - e.high))
+    if id(second.owner) not in fresh:
+        return first, None
+    if second.block >= 0:
+        # Both are pandas objects, or an array from before lies under a new frame's block.
+        if first.block >= 0 and _copies_on_write():
+            return first, None
+        raise Unstorable("a frame shares its memory with another object", remedy="store a copy of it")
+    return first, second
+
+
+def _copies_on_write() -> bool:
+    pandas = sys.modules["pandas"]
+    return int(pandas.__version__.split(".")[0]) >= 3 or bool(pandas.get_option("mode.copy_on_write") is True)  # noqa: PLR2004
+
+
+def _has_own_file(value: object) -> bool:
+    return memory.is_array(value) or _is_file(value)
+
+
+def _is_file(value: object) -> bool:
+    if memory.is_array(value):
+        return value.nbytes >= SMALL_ARRAY and not value.dtype.hasobject  # type: ignore[attr-defined]
+    codec = codecs.codec_for(value)
+    return codec.name != PickledCodec.name
+
+
+def _plain(value: object) -> Reference | None:
+    if value is None or type(value) in {bool, int}:
+        return ("plain", value)
+    if type(value) is float:
+        return ("plain", value) if math.isfinite(value) else ("float", value.hex())
+    if type(value) is str and len(value) <= LONG_TEXT and _is_unicode(value):
+        return ("plain", value)
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _module(value: object) -> Reference | None:
+    if isinstance(value, types.ModuleType) and sys.modules.get(value.__name__) is value and value.__name__ != "__main__":
+        return ("module", value.__name__)
+    return None
+
+
+def _file_name(label: str) -> str:
+    """Return a label as part of a file's name: letters, digits and underscores only."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_")[:40] or "value"
+
+
+def summary(value: object) -> str:
+    """Return one short line about a value; calls no code of the value's own class."""
+    cls = type(value)
+    if cls.__module__ == "builtins" and cls.__name__ in {"list", "dict", "set", "tuple", "frozenset", "bytes", "str"}:
+        return f"{cls.__name__} of {len(value):,}"  # type: ignore[arg-type]
+    if isinstance(value, types.FunctionType | type):
+        return f"{cls.__name__} {value.__qualname__}"
+    return cls.__qualname__
+
+
+class GraphReader:
+    """Gives the objects that references stand for; each file is read once, and only when it is asked for.
+
+    Parameters
+    ----------
+    folder
+        The entry's.
+    outputs
+        Its files.
+    trusted
+        Whether its pickles may be opened.
+    namespace
+        Where paths start and functions live; it is not changed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        outputs: Iterable[Output],
+        *,
+        trusted: bool,
+        namespace: MutableMapping[str, object],
+    ) -> None:
+        self._folder = folder
+        self._outputs = tuple(outputs)
+        self._trusted = trusted
+        self._namespace = namespace
+        self._read: dict[int, object] = {}
+
+    def get(self, reference: Any) -> object:
+        """Return the object; :class:`Damaged` where there is none such."""
+        match reference:
+            case ("plain", value) | ["plain", value]:
+                return value
+            case ("float", str() as text) | ["float", str() as text]:
+                return float.fromhex(text)
+            case ("module", str() as name) | ["module", str() as name]:
+                return _imported(name)
+            case ("path", path) | ["path", path]:
+                return self._resolved(path)
+            case ("file", int() as number) | ["file", int() as number]:
+                return self._value(number)
+            case ("item", int() as number, str() as label) | ["item", int() as number, str() as label]:
+                return self._item(number, label)
+            case ("window", owner, description) | ["window", owner, description]:
+                return memory.opened(description, self.get(owner))
+            case _:
+                raise Damaged(f"unknown reference {reference!r}")
+
+    def _resolved(self, path: Any) -> object:
+        steps = tuple((str(kind), at) for kind, at in path)
+        try:
+            return resolve(steps, self._namespace)
+        except LookupError as error:
+            raise Damaged(f"nothing is at {steps!r} in the notebook") from error
+
+    def _item(self, number: int, label: str) -> object:
+        values = self._value(number)
+        if not isinstance(values, dict) or label not in values:
+            raise Damaged(f"output {number} holds no {label!r}")
+        return values[label]
+
+    def _value(self, number: int) -> object:
+        if number not in self._read:
+            try:
+                output = self._outputs[number]
+            except IndexError as error:
+                raise Damaged(f"there is no output number {number}") from error
+            codec = codecs.codec(output.codec)
+            self._read[number] = codec.read(
+                self._folder / output.file,
+                output.meta,
+                trusted=self._trusted,
+                namespace=self._namespace,
+                resolve=self.get,
+            )
+        return self._read[number]
+
+
+def _imported(name: str) -> types.ModuleType:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Damaged(f"the module {name} cannot be imported any more") from error

@@ -1,0 +1,193 @@
+"""Arrays that lie in each other's memory: found before they are stored, made again on a hit.
+
+``b = a[::2]`` and ``y = frame["t"].to_numpy()`` give arrays that are windows onto another object's
+memory, and writing to one shows in the other. Stored each by itself they would come back apart. So a
+*window* is stored as what it is: an array's name, an offset and strides; or a frame's columns and rows.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefect_cache.cells.inplace import blocks_of
+from prefect_cache.errors import Damaged, Unstorable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Window = tuple[object, ...]
+"""A tag, and numbers and texts alone: a part of a reference, see ``cells.graph``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The bytes that an array spans, from `low` up to but not including `high`."""
+
+    low: int
+    high: int
+    array: Any
+    owner: Any
+    """The array itself, or the frame in whose block it lies."""
+    block: int = -1
+
+    def meets(self, other: Extent) -> bool:
+        """Tell whether both span some byte."""
+        return self.low < other.high and other.low < self.high
+
+
+def is_array(value: object) -> bool:
+    """Tell whether `value` is exactly a NumPy array; imports nothing."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray
+
+
+def extents(values: Iterable[Any]) -> Iterator[Extent]:
+    """Yield what each array, and each block of each pandas object, spans; empty ones span nothing."""
+    for value in values:
+        if is_array(value):
+            yield from _extent(value, value, -1)
+        else:
+            for number, block in enumerate(blocks_of(value)):
+                yield from _extent(_plain(block), value, number)
+
+
+def _plain(block: Any) -> Any:
+    # Datetimes and categoricals wrap plain memory; Arrow's memory is immutable and never a window's.
+    return getattr(block, "_ndarray", block)
+
+
+def _extent(array: Any, owner: Any, block: int) -> Iterator[Extent]:
+    if not is_array(array) or array.nbytes == 0:
+        return
+    start = low = high = array.__array_interface__["data"][0]
+    for length, stride in zip(array.shape, array.strides, strict=True):
+        reach = (length - 1) * stride
+        low, high = low + min(reach, 0), high + max(reach, 0)
+    if start:
+        yield Extent(low, high + array.itemsize, array, owner, block)
+
+
+def overlapping(found: Iterable[Extent]) -> list[tuple[Extent, Extent]]:
+    """Return the pairs of extents of different owners that share some byte, by a sweep over their starts."""
+    active: list[Extent] = []
+    pairs: list[tuple[Extent, Extent]] = []
+    for extent in sorted(found, key=lambda e: (e.low, e.low - e.high)):
+        active = [a for a in active if a.high > extent.low]
+        pairs += [(a, extent) for a in active if a.owner is not extent.owner]
+        active.append(extent)
+    return pairs
+
+
+def window(array: Any, onto: Extent) -> Window:
+    """Return what makes `array` again from the object whose extent is `onto`.
+
+    Raises
+    ------
+    Unstorable
+        Where the array is not a regular window of that object.
+    """
+    if array.dtype.hasobject or array.dtype.names is not None:
+        raise Unstorable("it is a window onto another array's objects or records")
+    span = next(extents([array]))
+    if span.low < onto.low or span.high > onto.high:
+        raise Unstorable("it overlaps with another array, but neither lies within the other")
+    if onto.block >= 0:
+        return _frame_window(array, onto)
+    if not (onto.array.flags.c_contiguous or onto.array.flags.f_contiguous):
+        raise Unstorable("it is a window onto an array that is itself a window")
+    address, base = (a.__array_interface__["data"][0] for a in (array, onto.array))
+    return ("bytes", address - base, array.shape, array.strides, array.dtype.str, array.flags.writeable)
+
+
+def _frame_window(array: Any, onto: Extent) -> Window:
+    """Describe a window onto a block by columns and rows: blocks may lie otherwise when they come back."""
+    block = onto.array if onto.array.ndim == 2 else onto.array[None, :]  # noqa: PLR2004 - a block is columns by rows
+    if array.dtype.str != block.dtype.str or array.ndim > 2:  # noqa: PLR2004
+        raise Unstorable("it is a window onto a frame's memory, of another type")
+    offset = array.__array_interface__["data"][0] - block.__array_interface__["data"][0]
+    axes = sorted(((abs(s), a) for a, s in enumerate(block.strides) if block.shape[a] > 1), reverse=True)
+    start, rest = [0, 0], offset
+    for stride, axis in axes:
+        start[axis], rest = divmod(rest, stride) if block.strides[axis] > 0 else (0, rest)
+    steps = [_step(length, stride, block) for length, stride in zip(array.shape, array.strides, strict=True)]
+    if rest or sorted(a for a, _ in steps) != sorted({a for a, _ in steps}):
+        raise Unstorable("it is an irregular window onto a frame's memory")
+    locations = [int(n) for n in _locations(onto)]
+    column_steps = [(n, step) for n, (axis, step) in zip(array.shape, steps, strict=True) if axis == 0]
+    count, step = column_steps[0] if column_steps else (1, 1)
+    columns = tuple(locations[start[0] + i * step] for i in range(count))
+    rows = next(((start[1], n, step) for n, (axis, step) in zip(array.shape, steps, strict=True) if axis == 1), (start[1], 1, 1))
+    order = tuple(axis for axis, _ in steps)
+    return ("cells", columns, rows, order, array.flags.writeable)
+
+
+def _step(length: int, stride: int, block: Any) -> tuple[int, int]:
+    for axis in (1, 0):
+        unit = block.strides[axis]
+        if block.shape[axis] > 1 and unit and stride % unit == 0 and abs(stride // unit) * (length - 1) < block.shape[axis]:
+            return axis, stride // unit
+    if length == 1:
+        return 1, 1
+    raise Unstorable("it is an irregular window onto a frame's memory")
+
+
+def _locations(onto: Extent) -> Any:
+    return onto.owner._mgr.blocks[onto.block].mgr_locs.as_array
+
+
+def opened(description: Window, owner: Any) -> Any:
+    """Return the array that :func:`window` described, onto the memory of `owner`."""
+    numpy = sys.modules["numpy"]
+    kind, *rest = description
+    if kind == "bytes":
+        offset, shape, strides, dtype, writeable = rest
+        raw = owner.reshape(-1, order="A").view(numpy.uint8)
+        made = numpy.ndarray(shape, dtype, buffer=raw, offset=offset, strides=strides)
+    elif kind == "cells":
+        columns, rows, order, writeable = rest
+        made = _cells(owner, columns, rows, order)
+    else:
+        raise Damaged(f"unknown kind of window: {kind!r}")
+    if not writeable:
+        made.flags.writeable = False
+    return made
+
+
+def _cells(frame: Any, columns: Any, rows: Any, order: Any) -> Any:
+    start, count, step = rows
+    stop = start + count * step
+    row_slice = slice(start, stop if stop >= 0 else None, step)
+    arrays = [_column(frame, c) for c in columns]
+    if 0 not in order:
+        return arrays[0][row_slice] if order else arrays[0][start : start + 1].reshape(())
+    block = _one_block(frame, columns)
+    # Columns that do not lie together now would be copied by pandas, too.
+    table = sys.modules["numpy"].stack(arrays) if block is None else block
+    table = table[:, row_slice]
+    if tuple(order) == (0, 1):
+        return table
+    return table.T if tuple(order) == (1, 0) else table[:, 0]
+
+
+def _column(frame: Any, location: int) -> Any:
+    manager = frame._mgr
+    if len(manager.blocks) == 1 and manager.ndim == 1:
+        return _plain(manager.blocks[0].values)
+    values = _plain(manager.blocks[manager.blknos[location]].values)
+    return values[manager.blklocs[location]] if values.ndim == 2 else values  # noqa: PLR2004
+
+
+def _one_block(frame: Any, columns: Any) -> Any:
+    manager = frame._mgr
+    numbers = {int(manager.blknos[c]) for c in columns}
+    rows = [int(manager.blklocs[c]) for c in columns]
+    steps = {b - a for a, b in zip(rows, rows[1:], strict=False)}
+    if len(numbers) != 1 or len(steps) > 1:
+        return None
+    values = _plain(manager.blocks[numbers.pop()].values)
+    step = steps.pop() if steps else 1
+    stop = rows[-1] + (1 if step > 0 else -1)
+    return values[rows[0] : (stop if stop >= 0 else None) : step] if values.ndim == 2 else values[None, :]  # noqa: PLR2004
+

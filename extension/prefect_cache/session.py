@@ -1,0 +1,492 @@
+"""The heart: a cell's source goes in, an :class:`~prefect_cache.model.Outcome` comes out.
+
+A session knows a namespace, a store and a few callables (how to run Python there, how to record what it
+shows, how to run something as a task); it knows no shell, no Prefect and no front end.
+
+What happens to a cell, in order::
+
+    analyse the source  ->  keys of the inputs' values  ->  look in the store, verify what was observed
+        hit:   read everything, then change the namespace, then show what it showed
+        miss:  hold the key's lock, look again, run under observation, take the effects, publish
+
+Whatever cannot be known on this way makes a bypass: the cell runs, nothing is stored, and a sentence says why.
+"""
+
+from __future__ import annotations
+
+import ast
+import getpass
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from prefect_cache import explain
+from prefect_cache.cells import effects, observe
+from prefect_cache.cells.analysis import analyse
+from prefect_cache.cells.effects import Before, Effects, Replay
+from prefect_cache.cells.keys import Keys, changed_files, keys_for
+from prefect_cache.cells.state import Watch
+from prefect_cache.codecs.pickled import compiled_as
+from prefect_cache.digests import combine
+from prefect_cache.errors import Damaged, StoreUnwritable, Unfingerprintable, Unstorable, Untrusted
+from prefect_cache.model import (
+    FORMAT,
+    Bypass,
+    Cell,
+    Change,
+    Entry,
+    Failed,
+    Hit,
+    Json,
+    Key,
+    Manifest,
+    Miss,
+    Options,
+    Outcome,
+    Run,
+)
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from prefect_cache.store import Store
+
+
+class Recorder(Protocol):
+    """Takes down what is shown while it is entered; see ``capture.Recorder``."""
+
+    taints: tuple[str, ...]
+
+    @property
+    def displays(self) -> tuple[Mapping[str, Json], ...]:
+        """What was shown, in order."""
+
+    def result(self, value: object) -> None:
+        """Take down the last expression's value."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *error: object) -> object: ...
+
+
+class RunTask(Protocol):
+    """Runs a body as a Prefect task; see ``tasks.run_cell``."""
+
+    def __call__(
+        self,
+        body: Callable[[], object],
+        *,
+        options: Options,
+        key: Key,
+        name: str,
+        context: Mapping[str, Json] | None = None,
+    ) -> tuple[object, dict[str, Json]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What a session asks of the place where cells run.
+
+    Attributes
+    ----------
+    transform
+        Turns a cell's source into plain Python.
+    execute
+        Runs plain Python in the namespace and returns its last expression's value.
+    record
+        Gives a new recorder of what is shown.
+    replay
+        Shows what was recorded, given the restored last value.
+    run_task
+        Runs a body as a Prefect task.
+    is_hidden
+        Tells the names that belong to the shell rather than to the notebook.
+    published
+        Called with an entry that a task has made, and its key.
+    restored
+        Called with an entry that was restored, and its key.
+    waiting
+        Called with who runs the same cell now, before waiting for them.
+    codes
+        Compiles plain Python as `execute` would, and lets tracebacks and ``inspect.getsource`` find it.
+    """
+
+    transform: Callable[[str], str]
+    execute: Callable[[str], object]
+    record: Callable[[], Recorder]
+    replay: Callable[[Sequence[Mapping[str, Json]], object], None]
+    run_task: RunTask
+    is_hidden: Callable[[str], bool] = lambda name: name.startswith("__")
+    published: Callable[[Entry, Key], None] = lambda entry, key: None
+    restored: Callable[[Entry, Key], None] = lambda entry, key: None
+    waiting: Callable[[str], None] = lambda holder: None
+    codes: Callable[[str], Iterable[CodeType]] = lambda python: ()
+
+
+@dataclass(slots=True)
+class _Ran:
+    """What became of one run of a cell's body."""
+
+    value: object = None
+    seconds: float = 0.0
+    started: float = 0.0
+    recorder: Recorder | None = None
+    observer: observe.Observer | None = None
+    process: dict[str, Any] = field(default_factory=dict)
+    prefect: dict[str, Json] = field(default_factory=dict)
+    attempts: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should hear about the run besides its outcome."""
+        told = cast("list[str]", self.prefect.get("notes") or [])
+        return (*told, *(self.observer.notes if self.observer is not None else ()))
+
+
+class Session:
+    """Runs a notebook's cells, or restores them.
+
+    Parameters
+    ----------
+    store
+        Where entries are.
+    namespace
+        The notebook's variables; cells run and are restored here.
+    shell
+        How cells are run and shown.
+    notebook
+        The notebook's name, for people.
+    verify
+        ``"full"`` reads every file of an entry before it is restored, ``"auto"`` samples the large ones.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        namespace: MutableMapping[str, object],
+        shell: Shell,
+        *,
+        notebook: str = "",
+        verify: str = "auto",
+    ) -> None:
+        self.store = store
+        self.namespace = namespace
+        self.shell = shell
+        self.notebook = notebook
+        self.verify = verify
+
+    # The way of a cell
+
+    def run(self, source: str, options: Options) -> tuple[Outcome, object]:
+        """Restore the cell or run it; return what became of it and its last expression's value.
+
+        Raises
+        ------
+        SyntaxError
+            Where the source is no Python. Whatever the cell itself raises is returned as :class:`Failed`.
+        """
+        __tracebackhide__ = True
+        started = time.perf_counter()
+        cell = analyse(source, transform=self.shell.transform, names=self.namespace)
+        if cell.dynamic:
+            return self._bypass(cell, options, cell.dynamic[0], remedy="name what it reads, so that it can be seen")
+        try:
+            keys = keys_for(cell, self.namespace, options)
+        except Unfingerprintable as error:
+            return self._bypass(cell, options, _unkeyed(error), error.remedy or f"leave it out with --ignore {error.name}")
+        if keys.found.dynamic:
+            return self._bypass(cell, options, keys.found.dynamic[0], remedy="name what it reads, so that it can be seen")
+        because = ""
+        if not options.refresh:
+            hit, because = self._restore(cell, keys, started)
+            if hit is not None:
+                return hit
+        with self.store.lock(keys.exact.digest, on_wait=self.shell.waiting, notebook=self.notebook):
+            if not options.refresh and not because:
+                # Whoever held the lock before may have run this very cell.
+                hit, because = self._restore(cell, keys, started)
+                if hit is not None:
+                    return hit
+            return self._run_and_store(cell, keys, options, because or self._because(cell, keys.exact, options))
+
+    def explain(self, source: str, options: Options) -> list[str]:
+        """Return, in lines, whether the cell would be restored and why or why not; run nothing."""
+        cell = analyse(source, transform=self.shell.transform, names=self.namespace)
+        try:
+            keys = keys_for(cell, self.namespace, options)
+        except Unfingerprintable as error:
+            return [f"bypass: {_unkeyed(error)}", error.remedy or f"leave it out with --ignore {error.name}"]
+        if reasons := (*cell.dynamic, *keys.found.dynamic):
+            return [f"bypass: {reason}" for reason in reasons]
+        for entry in self._candidates(keys):
+            if self._difference(entry) is None:
+                moment = explain.day(entry.manifest.run.started, time.time())
+                return [f"hit: {entry.manifest.name} would be restored, as it ran {moment}"]
+        return [f"miss: {self._because(cell, keys.exact, options)}", *self._why(cell, keys)]
+
+    def _why(self, cell: Cell, keys: Keys) -> list[str]:
+        stale = [change for entry in self._candidates(keys) if (change := self._difference(entry)) is not None]
+        if stale:
+            return explain.why(stale[:1])
+        older = self._nearest(cell, keys.exact, "")
+        if older is None:
+            return []
+        changes = keys.exact.changes(older.manifest.key)
+        return explain.why(changes, older_source=older.manifest.source, source=cell.source)
+
+    # Hits
+
+    def _candidates(self, keys: Keys) -> Iterable[Entry]:
+        for key in filter(None, (keys.exact, keys.spare)):
+            yield from self.store.variants(key.digest)
+
+    def _difference(self, entry: Entry) -> Change | None:
+        """Return the first thing outside the namespace that is not as the run saw it, or None."""
+        if entry.expires is not None and entry.expires < time.time():
+            return Change("expired", entry.manifest.name, "gone")
+        names = [seen for seen in entry.manifest.observed if seen.kind == "name"]
+        for seen in names:
+            if effects.name_digest(self.namespace, seen.name) != seen.digest:
+                return Change("input", seen.name, "changed")
+        return observe.verify([seen for seen in entry.manifest.observed if seen.kind != "name"])
+
+    def _restore(self, cell: Cell, keys: Keys, started: float) -> tuple[tuple[Outcome, object] | None, str]:
+        """Restore the first entry that still holds; else return why there is none."""
+        because = ""
+        for entry in self._candidates(keys):
+            try:
+                change = self._difference(entry)
+                if change is not None:
+                    because = because or explain.because(change)
+                    continue
+                self.store.check_files(entry, full=True if self.verify == "full" else None)
+                with compiled_as(lambda: self.shell.codes(cell.python)):
+                    replay = Replay(entry, self.namespace)
+            except (Damaged, Untrusted) as error:
+                because = f"its stored run cannot be used: {error.message}"
+                warnings.warn(f"{entry.manifest.name}: {error.message}; the cell runs instead", stacklevel=2)
+                continue
+            except Unfingerprintable as error:
+                because = because or error.message
+                continue
+            return self._replayed(entry, replay, keys, started), ""
+        return None, because
+
+    def _replayed(
+        self, entry: Entry, replay: Replay, keys: Keys, started: float
+    ) -> tuple[Outcome, object]:
+        replay.apply()
+        self.shell.replay(entry.manifest.displays, replay.value)
+        self.store.touch(entry)
+        self.shell.restored(entry, keys.exact)
+        return Hit(entry, time.perf_counter() - started, keys.exact), replay.value
+
+    # Misses
+
+    def _because(self, cell: Cell, key: Key, options: Options) -> str:
+        """Return why there is no hit, by comparison with the most similar entry."""
+        if options.refresh:
+            return "asked for with --refresh"
+        older = self._nearest(cell, key, options.name)
+        return explain.because_all(() if older is None else key.changes(older.manifest.key))
+
+    def _nearest(self, cell: Cell, key: Key, name: str) -> Entry | None:
+        code = next(part.digest for part in key.parts if part.kind == "code")
+        return explain.nearest(key, self.store.alike(name or _first_name(cell), code), cell.source)
+
+    def _bypass(
+        self, cell: Cell, options: Options, reason: str, remedy: str = ""
+    ) -> tuple[Outcome, object]:
+        __tracebackhide__ = True
+        nameless = Key(combine("bypass", cell.python), ())
+        ran = _Ran()
+
+        def body() -> object:
+            __tracebackhide__ = True
+            return self.shell.execute(cell.python)
+
+        if (failed := self._run_task(body, ran, cell, options, nameless)) is not None:
+            return failed, None
+        return Bypass(reason, ran.seconds, None, remedy, ran.notes), ran.value
+
+    def _run_task(
+        self, body: Callable[[], object], ran: _Ran, cell: Cell, options: Options, key: Key
+    ) -> Failed | None:
+        """Run the body as a task; fill in `ran`, or return what failed."""
+        __tracebackhide__ = True
+        ran.started = time.time()
+        begun = time.perf_counter()
+        context: dict[str, Json] = {"notebook": self.notebook, "writes": list(cell.writes)}
+        name = options.name or _first_name(cell)
+        try:
+            ran.value, ran.prefect = self.shell.run_task(body, options=options, key=key, name=name, context=context)
+        except BaseException as error:  # noqa: BLE001 - the magic raises it again, a KeyboardInterrupt too
+            return Failed(error, time.perf_counter() - begun, key if key.parts else None)
+        ran.seconds = ran.seconds or time.perf_counter() - begun
+        return None
+
+    def _run_and_store(self, cell: Cell, keys: Keys, options: Options, because: str) -> tuple[Outcome, object]:
+        __tracebackhide__ = True
+        before = Before(self.namespace, cell, keys.found, self.shell.is_hidden)
+        if options.retries:
+            before.keep_for_retries()
+        ran = _Ran(recorder=self.shell.record())
+        body = self._body(cell, keys, options, before, ran)
+        if (failed := self._run_task(body, ran, cell, options, keys.exact)) is not None:
+            return failed, None
+        try:
+            return self._store(cell, keys, options, before, ran, because), ran.value
+        except (Unfingerprintable, Unstorable) as error:
+            named = f"{error.name}: {error.message}" if error.name else error.message
+            remedy = error.remedy or (f"leave {error.name} out with -o" if error.name else "")
+            return Bypass(named, ran.seconds, keys.exact, remedy, ran.notes), ran.value
+        except StoreUnwritable as error:
+            return Bypass(error.message, ran.seconds, keys.exact, error.remedy, ran.notes), ran.value
+        except OSError as error:
+            problem = self.store.unwritable(error)
+            return Bypass(problem.message, ran.seconds, keys.exact, problem.remedy, ran.notes), ran.value
+        except KeyboardInterrupt:
+            return Bypass("storing it was interrupted", ran.seconds, keys.exact, "", ran.notes), ran.value
+
+    def _body(
+        self, cell: Cell, keys: Keys, options: Options, before: Before, ran: _Ran
+    ) -> Callable[[], object]:
+        """Return what the task runs: the cell, watched; each attempt starts from the namespace as it was."""
+        watch = Watch()
+        strings = {*cell.strings, *keys.found.strings}
+        recorder = cast("Recorder", ran.recorder)
+
+        def body() -> object:
+            __tracebackhide__ = True
+            if ran.attempts:
+                before.rewind()
+            ran.attempts += 1
+            ran.observer = observe.Observer(strings=strings, store_root=self.store.root)
+            begun = time.perf_counter()
+            with recorder, ran.observer, before.set_aside():
+                value = self.shell.execute(cell.python)
+                ran.seconds = time.perf_counter() - begun
+                if options.silenced:
+                    value = None
+                else:
+                    recorder.result(value)
+            ran.process = watch.changes()
+            return value
+
+        return body
+
+    def _store(
+        self, cell: Cell, keys: Keys, options: Options, before: Before, ran: _Ran, because: str
+    ) -> Outcome:
+        observer, recorder = cast("observe.Observer", ran.observer), cast("Recorder", ran.recorder)
+        if ran.seconds < options.min_seconds:
+            return Bypass(f"it ran for less than {options.min_seconds:g} s", ran.seconds, keys.exact)
+        for reason in (observer.tainted, *recorder.taints):
+            if reason:
+                return Bypass(reason, ran.seconds, keys.exact, "", ran.notes)
+        if pattern := changed_files(keys.exact):
+            return Bypass(f"{pattern} changed while the cell ran", ran.seconds, keys.exact, "", ran.notes)
+        done = effects.take(before, self.namespace, cell, ran.value, ran.process, options.outputs)
+        if missing := [name for name in options.outputs if name not in done.bound and name not in self.namespace]:
+            return Bypass(f"--outputs names {missing[0]}, which the cell does not bind", ran.seconds, keys.exact)
+        entry = self._publish(cell, keys.exact, options, before, ran, done, because)
+        self.shell.published(entry, keys.exact)
+        return Miss(entry, ran.seconds, keys.exact, because, options.refresh, ran.notes)
+
+    def _publish(
+        self,
+        cell: Cell,
+        key: Key,
+        options: Options,
+        before: Before,
+        ran: _Ran,
+        done: Effects,
+        because: str,
+    ) -> Entry:
+        observed = (*cast("observe.Observer", ran.observer).observed, *done.depends)
+        with self.store.draft(key.digest) as draft:
+            outputs, told = effects.write(done, before, self.namespace, draft.path)
+            manifest = Manifest(
+                format=FORMAT,
+                name=options.name or _name(cell, done),
+                source=cell.source,
+                key=key,
+                observed=observed,
+                outputs=outputs,
+                effects=told,
+                displays=cast("Recorder", ran.recorder).displays,
+                run=Run(
+                    started=ran.started,
+                    seconds=ran.seconds,
+                    notebook=self.notebook,
+                    host=socket.gethostname(),
+                    user=_user(),
+                    versions=_versions(key),
+                    prefect={k: v for k, v in ran.prefect.items() if k != "notes"},
+                ),
+                options=_lasting(options, because),
+            )
+            return self.store.publish(draft, manifest)
+
+    # Values of entries
+
+    def load(self, entry: Entry, name: str | None = None) -> dict[str, object]:
+        """Return an entry's variables by name, or the one asked for.
+
+        Raises
+        ------
+        LookupError
+            Where it has no such variable.
+        """
+        self.store.check_files(entry)
+        names = [name] if name else list(effects.names(entry.manifest))
+        return {n: effects.load(entry, n) for n in names}
+
+
+def _unkeyed(error: Unfingerprintable) -> str:
+    return f"{error.name}: {error.message}" if error.name and error.name not in error.message else error.message
+
+
+def _first_name(cell: Cell) -> str:
+    """Return what to call a cell before it has run: the first name that its source binds, or its first line."""
+    for node in ast.walk(cell.tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            return node.id
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            return node.name
+    return next((line.strip() for line in cell.source.splitlines() if line.strip()), "cell")[:60]
+
+
+def _name(cell: Cell, done: Effects) -> str:
+    bound = [n for n in done.bound if not n.startswith("_")]
+    changed = [str(path[0][1]) for path, _, _ in done.changed]
+    return next(iter([*bound, *changed]), _first_name(cell))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no entry for this user id, as in many containers
+        return ""
+
+
+def _versions(key: Key) -> dict[str, str]:
+    found = {p.name: str(p.detail) for p in key.parts if p.kind == "package" and isinstance(p.detail, str)}
+    return {"python": sys.version.split()[0], **found}
+
+
+def _lasting(options: Options, because: str) -> dict[str, Json]:
+    kept: dict[str, Json] = {}
+    if options.ttl is not None:
+        kept["ttl"] = options.ttl
+    if options.pin:
+        kept["pin"] = True
+    if options.tags:
+        kept["tags"] = list(options.tags)
+    if because:
+        kept["because"] = because
+    return kept
