@@ -1,1 +1,80 @@
-"""A room of prefect_cache."""
+"""Codecs: one value <-> one file.
+
+A codec is asked whether it accepts a value, writes it to a file of its own, and reads it back exactly.
+The first that accepts wins; the last one pickles and accepts what nobody else does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+from prefect_cache.errors import Damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from prefect_cache.model import Digest, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a codec wrote: the file's tree digest and size, and what a manifest says of the value.
+
+    `meta` holds ``pieces`` (the digests of the file's pieces), and as the value has them ``rows``, ``columns``,
+    ``shape``, ``dtype``; ``needs_trust`` where the file can be read only if it is trusted.
+    """
+
+    digest: Digest
+    size: int
+    meta: dict[str, Json] = field(default_factory=dict)
+
+
+class Codec(Protocol):
+    """One kind of file."""
+
+    name: str
+    suffix: str
+
+    def accepts(self, value: object) -> bool:
+        """Tell, by type alone and without importing anything, whether values like this are written by this codec."""
+
+    def write(self, value: object, path: Path) -> Written:
+        """Make the file; raise Unstorable with the reason, or OSError as it comes. What fails leaves no file."""
+
+    def read(self, path: Path, meta: Mapping[str, Json], *, trusted: bool) -> object:
+        """Return the value; raise Damaged, or Untrusted where the file names what needs trust."""
+
+
+@cache
+def codecs() -> tuple[Codec, ...]:
+    """Return all codecs, in the order in which they are asked."""
+    from prefect_cache.codecs.arrays import ArrayCodec
+    from prefect_cache.codecs.frames import ArrowCodec
+
+    return (ArrowCodec(), ArrayCodec(), *_pickled())
+
+
+def _pickled() -> tuple[Codec, ...]:
+    from importlib.util import find_spec
+
+    if find_spec("prefect_cache.codecs.pickled") is None:
+        return ()
+    from prefect_cache.codecs.pickled import PickledCodec
+
+    return (PickledCodec(),)
+
+
+def codec_for(value: object) -> Codec | None:
+    """Return the codec that writes values like this; None if there is none."""
+    return next((one for one in codecs() if one.accepts(value)), None)
+
+
+def codec(name: str) -> Codec:
+    """Return a codec by the name that a manifest gives; a name from elsewhere is damage."""
+    for one in codecs():
+        if one.name == name:
+            return one
+    raise Damaged(f"there is no codec named {name!r} here")

@@ -1,0 +1,427 @@
+"""The body of a stored file: which memory goes where, and its way to the disk and back.
+
+A :class:`Body` collects the large buffers of one value before anything is written; each becomes a
+region, 64-byte aligned. Then :func:`write_file` sends everything through one pass, each piece digested
+while it is in the processor's cache. :func:`open_file` maps what was written, privately and writable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import sys
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prefect_cache.codecs.ipc import Extent, Reader, locate
+from prefect_cache.digests import PIECE, TreeHasher
+from prefect_cache.errors import Damaged
+from prefect_cache.frames import Lazy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from prefect_cache.codecs.ipc import Envelope, Opened
+
+    Array = npt.NDArray[Any]
+    Bytes = npt.NDArray[np.uint8]
+
+ALIGNMENT = 64
+_OVERLAPS = 4
+"""How many regions are asked for some memory: they overlap where a value holds two views of one array."""
+
+TILE = 8 * 2**20
+"""Bytes transposed at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Some memory's place in the body.
+
+    `strides` are those of the stored array: rows of a block may be padded, for Arrow wants each column to start at
+    a multiple of 8.
+    """
+
+    source: Array | Lazy
+    extent: Extent
+    strides: tuple[int, ...]
+
+
+class Body:
+    """The regions of one file, in the order in which they will lie."""
+
+    def __init__(self) -> None:
+        self.regions: list[Region] = []
+        self.size = 0
+        self._starts: list[tuple[int, int]] = []
+        self._sorted = True
+        self._kept: list[object] = []
+
+    def keep(self, thing: object) -> None:
+        """Keep what owns a region's memory until the file is written."""
+        self._kept.append(thing)
+
+    def add(self, array: Array, *, columns: bool = False) -> int:
+        """Give an array a region; return its number.
+
+        With `columns`, the rows of a two-dimensional array will each start at a multiple of 8, in C order: it is a
+        pandas block, whose rows are the frame's columns.
+        """
+        if columns:
+            step = array.shape[1] * array.itemsize
+            step += -step % ALIGNMENT if step % 8 else 0
+            strides = (step, array.itemsize)
+            size = array.shape[0] * step
+        else:
+            strides = _dense_strides(array)
+            size = array.nbytes
+        number = self._place(array, size, strides)
+        self._starts.append((_span(array)[0], number))
+        self._sorted = False
+        return number
+
+    def add_bytes(self, data: Array | Lazy) -> Extent:
+        """Give some bytes a region of their own; return where."""
+        size = data.size if isinstance(data, Lazy) else data.nbytes
+        return self.regions[self._place(data, size, (1,))].extent
+
+    def _place(self, source: Array | Lazy, size: int, strides: tuple[int, ...]) -> int:
+        self.regions.append(Region(source, Extent(self.size, size), strides))
+        self.size += size + -size % ALIGNMENT
+        return len(self.regions) - 1
+
+    def find(self, view: Array) -> Extent | None:
+        """Return where an array's bytes will lie back to back, if they are part of a region."""
+        if not view.size:
+            return Extent(0, 0)
+        if not self._sorted:
+            self._starts.sort()
+            self._sorted = True
+        low, high = _span(view)
+        at = bisect_right(self._starts, (low, sys.maxsize))
+        for _, number in reversed(self._starts[max(at - _OVERLAPS, 0) : at]):
+            found = self._within(view, low, high, self.regions[number])
+            if found is not None:
+                return found
+        return None
+
+    @staticmethod
+    def _within(view: Array, low: int, high: int, region: Region) -> Extent | None:
+        source = region.source
+        if isinstance(source, Lazy):
+            return None
+        first, last = _span(source)
+        if not first <= low <= high <= last:
+            return None
+        same = view.shape == source.shape and view.strides == source.strides and view.itemsize == source.itemsize
+        if same and region.strides == _c_strides(source.shape, source.itemsize):
+            return Extent(region.extent.offset, view.nbytes)
+        if _dense(source) and _dense(view) and region.strides == source.strides:
+            return Extent(region.extent.offset + low - first, view.nbytes)
+        return _column(view, low - first, source, region)
+
+
+def _column(view: Array, ahead: int, source: Array, region: Region) -> Extent | None:
+    """Return where one row of a block lies."""
+    if source.ndim != 2 or view.ndim != 1 or view.itemsize != source.itemsize or len(view) != source.shape[1]:
+        return None
+    step = source.strides[0] if source.shape[0] > 1 else 1
+    aligned = len(view) <= 1 or view.strides[0] == source.strides[1]
+    if not aligned or step <= 0 or source.strides[1] < 0 or ahead % step or ahead // step >= source.shape[0]:
+        return None
+    if region.strides[1] != source.itemsize:
+        return None
+    return Extent(region.extent.offset + ahead // step * region.strides[0], view.nbytes)
+
+
+def _span(array: Array) -> tuple[int, int]:
+    """Return the lowest address of an array and the one behind its highest."""
+    low = high = array.__array_interface__["data"][0]
+    for count, step in zip(array.shape, array.strides, strict=True):
+        reach = (count - 1) * step
+        low, high = (low + reach, high) if reach < 0 else (low, high + reach)
+    return low, high + array.itemsize
+
+
+def _dense(array: Array) -> bool:
+    return bool(array.flags.c_contiguous or array.flags.f_contiguous)
+
+
+def memory_order(array: Array) -> tuple[int, ...]:
+    """Return the axes from the widest stride to the narrowest; C order where strides tell nothing."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), axis)))
+
+
+def _c_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    strides, step = [], itemsize
+    for count in reversed(shape):
+        strides.append(step)
+        step *= count
+    return tuple(reversed(strides))
+
+
+def _dense_strides(array: Array) -> tuple[int, ...]:
+    """Return the strides of an array's dense copy in its own memory order."""
+    order = memory_order(array)
+    steps = _c_strides(tuple(array.shape[axis] for axis in order), array.itemsize)
+    return tuple(steps[order.index(axis)] for axis in range(array.ndim))
+
+
+# ---------------------------------------------------------------- to the disk
+
+
+
+
+
+def write_file(
+    path: Path, envelope: Envelope, body: Body, progress: Callable[[int, int], None] | None = None
+) -> tuple[TreeHasher, int]:
+    """Make a file of an envelope and a body; return its tree digest and size. What fails leaves no file."""
+    size = len(envelope.head) + body.size + len(envelope.tail)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+    try:
+        try:
+            _reserve(file, size)
+            sink = _Sink(file, size, progress)
+            sink.write(envelope.head)
+            for region in body.regions:
+                _write_region(sink, region)
+                sink.pad(ALIGNMENT, len(envelope.head))
+            sink.write(envelope.tail)
+            sink.flush()
+        finally:
+            os.close(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    return sink.tree, size
+
+
+def _reserve(file: int, size: int) -> None:
+    """Claim the disk space first: a full disk is known before a gigabyte is written, and the file lies in one piece."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+
+
+class _Sink:
+    """Bytes on their way to a file, in order, each piece digested as it is written.
+
+    What is small is gathered; what is large is written from where it lies.
+    """
+
+    def __init__(self, file: int, size: int, progress: Callable[[int, int], None] | None) -> None:
+        self.tree = TreeHasher()
+        self.position = 0
+        self._file = file
+        self._size = size
+        self._progress = progress
+        self._waiting = bytearray()
+
+    def write(self, data: Any) -> None:
+        view = memoryview(data).cast("B")
+        self.position += len(view)
+        if len(self._waiting) + len(view) < PIECE // 4:
+            self._waiting += view
+            return
+        self.flush()
+        for start in range(0, len(view), PIECE):
+            self._send(view[start : start + PIECE])
+
+    def pad(self, alignment: int, origin: int) -> None:
+        self.write(bytes(-(self.position - origin) % alignment))
+
+    def flush(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, bytearray()
+            self._send(memoryview(waiting))
+
+    def _send(self, view: memoryview) -> None:
+        at = self.tree.size
+        self.tree.update(view)
+        _write_all(self._file, view, at)
+        self._report()
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self.tree.size, self._size)
+
+    def scatter(self, pieces: Iterator[tuple[int, Array]], size: int) -> None:
+        """Write pieces at offsets from here, in any order, `size` bytes in all; then digest what was written.
+
+        Reading back from the page cache costs a copy at memory speed; keeping what is transposed until its turn
+        comes would cost as much memory as the block.
+        """
+        self.flush()
+        start = self.position
+        for offset, piece in pieces:
+            _write_all(self._file, memoryview(piece).cast("B"), start + offset)
+        buffer = memoryview(bytearray(min(PIECE, size)))
+        for at in range(start, start + size, PIECE):
+            view = buffer[: min(PIECE, start + size - at)]
+            if os.preadv(self._file, [view], at) != len(view):
+                raise OSError(errno.EIO, "what was written could not be read back")
+            self.tree.update(view)
+            self._report()
+        self.position += size
+
+
+def _write_all(file: int, view: memoryview, at: int) -> None:
+    while view:
+        done = os.pwrite(file, view, at)
+        view, at = view[done:], at + done
+
+
+def _write_region(sink: _Sink, region: Region) -> None:
+    source = region.source
+    if isinstance(source, Lazy):
+        for chunk in source.make():
+            sink.write(_as_bytes(np.ascontiguousarray(chunk)))
+    elif source.ndim == 2 and region.strides[1] == source.itemsize and region.strides[0] >= source.shape[1] * source.itemsize:
+        _write_rows(sink, source, region)
+    else:
+        _write_dense(sink, source.transpose(memory_order(source)))
+
+
+def _write_rows(sink: _Sink, source: Array, region: Region) -> None:
+    """Write a two-dimensional array row by row, each padded to the region's step."""
+    rows, width = source.shape
+    if region.strides[0] == width * source.itemsize and source.flags.c_contiguous:
+        sink.write(_as_bytes(source))
+    elif rows > 1 and abs(source.strides[0]) < abs(source.strides[1]) and region.extent.size > PIECE:
+        sink.scatter(_tiles(source, region.strides[0]), region.extent.size)
+    else:
+        padding = bytes(region.strides[0] - width * source.itemsize)
+        for row in source:
+            _write_dense(sink, row)
+            sink.write(padding)
+
+
+def _tiles(source: Array, step: int) -> Iterator[tuple[int, Array]]:
+    """Yield a block that lies the other way round as runs of its rows, transposed a tile at a time."""
+    rows, width = source.shape
+    across = max(TILE // (rows * source.itemsize), 1)
+    for start in range(0, width, across):
+        tile = np.ascontiguousarray(source[:, start : start + across])
+        for number, run in enumerate(tile):
+            yield number * step + start * source.itemsize, _as_bytes(run)
+
+
+def _write_dense(sink: _Sink, array: Array) -> None:
+    """Write an array in C order, copying at most about a piece at a time."""
+    if array.flags.c_contiguous:
+        sink.write(_as_bytes(array))
+    elif array.ndim > 1 and array[0].nbytes > PIECE:
+        for part in array:
+            _write_dense(sink, part)
+    else:
+        count = max(PIECE // max(array[0].nbytes, 1), 1)
+        for start in range(0, len(array), count):
+            sink.write(_as_bytes(np.ascontiguousarray(array[start : start + count])))
+
+
+def _as_bytes(array: Array) -> Bytes:
+    """Return a dense array's memory as bytes; works for dtypes that no buffer protocol knows."""
+    return array.reshape(-1).view(np.uint8) if array.itemsize else np.empty(0, np.uint8)
+
+
+def of_buffer(buffer: pa.Buffer) -> Bytes:
+    """Return an Arrow buffer's memory as an array."""
+    return np.frombuffer(buffer, dtype=np.uint8)
+
+
+# ---------------------------------------------------------------- and back
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A file's schema metadata and its body in memory."""
+
+    metadata: dict[bytes, bytes]
+    body: Bytes
+
+
+def open_file(path: Path) -> Mapped:
+    """Map a file; raise Damaged, before anything is mapped, where it is not whole.
+
+    The mapping is private: what the notebook writes into it stays in memory, and the file may be
+    unlinked meanwhile. It lives as long as any array in it.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError as error:
+        raise Damaged(f"{path.name} is missing") from error
+    try:
+        size = os.fstat(file).st_size
+        opened = _locate(file, size, path.name)
+        memory = _map(file, size)
+    finally:
+        os.close(file)
+    start, length = opened.body
+    return Mapped(opened.metadata, memory[start : start + length])
+
+
+def _locate(file: int, size: int, name: str) -> Opened:
+    try:
+        return locate(Reader(file), size)
+    except Damaged as error:
+        raise Damaged(f"{name}: {error.message}") from error
+
+
+_NORESERVE = {"linux": 0x4000, "darwin": 0x40}.get(sys.platform, 0)
+
+
+def _map(file: int, size: int) -> Bytes:
+    """Return a whole file as private, writable memory."""
+    if os.name != "posix":
+        return np.frombuffer(mmap.mmap(file, size, access=mmap.ACCESS_COPY), dtype=np.uint8)
+    return np.asarray(_Mapping(file, size))
+
+
+class _Mapping:
+    """A private mapping that is given back when its last array goes.
+
+    Python's own mmap object keeps a copy of the descriptor for its life (until 3.13), and a notebook with a
+    thousand restored values would run out of them. MAP_NORESERVE, or all of the file were charged to memory at once.
+    """
+
+    def __init__(self, file: int, size: int) -> None:
+        self.address = 0
+        libc = _libc()
+        address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _NORESERVE, file, 0)
+        if address in (None, ctypes.c_void_p(-1).value):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self.address, self.size = address, size
+        self._munmap = libc.munmap
+
+    @property
+    def __array_interface__(self) -> dict[str, object]:
+        return {"version": 3, "shape": (self.size,), "typestr": "|u1", "data": (self.address, False)}
+
+    def __del__(self) -> None:
+        if self.address:
+            self._munmap(self.address, self.size)
+
+
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return libc

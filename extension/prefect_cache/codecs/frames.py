@@ -1,0 +1,47 @@
+"""Frames, Series, indexes, tables and columns as mapped Arrow files."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from prefect_cache.codecs import Written
+    from prefect_cache.model import Json
+
+_TYPES = {
+    "pandas": ("DataFrame", "Series", "Index"),
+    "pyarrow": ("Table", "RecordBatch", "Array", "ChunkedArray"),
+    "polars": ("DataFrame", "Series"),
+}
+
+
+class ArrowCodec:
+    """Values of pandas, pyarrow and polars, in one Arrow IPC file each."""
+
+    name = "arrow"
+    suffix = ".arrow"
+
+    def accepts(self, value: object) -> bool:
+        """Tell whether this is a frame, Series, Index, table or column, or of a class derived from one."""
+        for library, names in _TYPES.items():
+            module = sys.modules.get(library)
+            kinds = tuple(getattr(module, name) for name in names if hasattr(module, name))
+            if kinds and isinstance(value, kinds):
+                return True
+        return False
+
+    def write(self, value: object, path: Path) -> Written:
+        """Make the file, see :func:`prefect_cache.codecs.mapped.write`."""
+        from prefect_cache.codecs import mapped
+
+        return mapped.write(value, path)
+
+    def read(self, path: Path, meta: Mapping[str, Json], *, trusted: bool) -> object:
+        """Return the value, see :func:`prefect_cache.codecs.mapped.read`."""
+        from prefect_cache.codecs import mapped
+
+        return mapped.read(path, meta, trusted=trusted)

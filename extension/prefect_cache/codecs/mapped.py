@@ -1,0 +1,211 @@
+"""One value, one mapped Arrow file: skeleton, columns and body put together.
+
+::
+
+    schema.metadata["prefect_cache"] =
+        {"format": 1, "kind": "DataFrame", "needs_trust": false,
+         "regions": [[offset, size], ...],            parts of the body, by number
+         "skeleton": [offset, size] or null,          null: it stands beside, in "prefect_cache.skeleton"
+         "digest": "..."}                             the skeleton's
+
+The record batch's columns are for other tools (:mod:`prefect_cache.frames`); the skeleton is ours.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prefect_cache.codecs import Written, skeleton
+from prefect_cache.codecs.body import Body, of_buffer, open_file, write_file
+from prefect_cache.codecs.ipc import Batch, Envelope, Extent, Node, envelope, parse_batch
+from prefect_cache.digests import digest
+from prefect_cache.errors import Damaged, Unstorable, Untrusted
+from prefect_cache.frames import NOTE, Canon, Lazy, table_of
+from prefect_cache.model import FORMAT
+
+if TYPE_CHECKING:
+    import pickle
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from prefect_cache.codecs.body import Mapped
+    from prefect_cache.frames import Leaf, Table
+    from prefect_cache.model import Json
+
+HEADER = b"prefect_cache"
+SKELETON = b"prefect_cache.skeleton"
+
+INLINE = 2**16
+"""Bytes up to which a skeleton stands in the schema's metadata (twice, since a footer repeats the schema)."""
+
+
+def write(
+    value: object,
+    path: Path,
+    *,
+    pickler_class: type[pickle.Pickler] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
+    """Write a value to a file that does not exist yet.
+
+    Parameters
+    ----------
+    value
+        A frame, Series, Index, array, table or column.
+    path
+        Where; made with mode 0600.
+    pickler_class
+        Pickles the objects inside (cells, attrs, classes); cloudpickle's where None.
+    progress
+        Called with the bytes written so far and in all, about every 4 MB.
+    """
+    body, canon = Body(), Canon()
+    try:
+        bones, needs_trust = skeleton.dump(value, body, canon, pickler_class)
+    except (TypeError, ValueError, AttributeError, RecursionError, NotImplementedError, pickle_error()) as error:
+        raise Unstorable(f"{type(value).__name__} cannot be stored: {error}") from error
+    table = table_of(value, canon)
+    around = _around(type(value).__name__, table, canon, body, bones, needs_trust=needs_trust)
+    tree, size = write_file(path, around, body, progress)
+    meta = table.meta | {"pieces": list(tree.pieces)} | ({"needs_trust": True} if needs_trust else {})
+    return Written(tree.digest, size, meta)
+
+
+def pickle_error() -> type[Exception]:
+    """Return what a pickler raises for what it cannot take."""
+    import pickle
+
+    return pickle.PicklingError
+
+
+def _around(kind: str, table: Table, canon: Canon, body: Body, bones: bytes, *, needs_trust: bool) -> Envelope:
+    """Return the file's head and tail; completes the body."""
+    import pyarrow as pa
+
+    regions = [list(region.extent) for region in body.regions]
+    batch = _batch(table, canon, body)
+    inline = len(bones) <= INLINE
+    place = None if inline else body.add_bytes(np.frombuffer(bones, dtype=np.uint8))
+    header = {
+        "format": FORMAT,
+        "kind": kind,
+        "needs_trust": needs_trust,
+        "regions": regions,
+        "skeleton": place,
+        "digest": digest(bones),
+    }
+    metadata = {HEADER: json.dumps(header, separators=(",", ":")).encode()} | ({SKELETON: bones} if inline else {})
+    schema = pa.schema([_field(one.name, one.leaf, one.note) for one in table.fields], metadata=metadata)
+    return envelope(schema, _empty(schema, table), batch, body.size)
+
+
+def _field(name: str, leaf: Leaf, note: str) -> pa.Field:
+    import pyarrow as pa
+
+    return pa.field(name, leaf.type, metadata={NOTE: note.encode("utf-8", "backslashreplace")} if note else None)
+
+
+def _empty(schema: pa.Schema, table: Table) -> pa.RecordBatch:
+    """Return no rows of the table, dictionaries included."""
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_arrays([_no_rows(one.leaf) for one in table.fields], schema=schema)
+
+
+def _no_rows(leaf: Leaf) -> pa.Array:
+    import pyarrow as pa
+
+    if leaf.nested is not None:
+        return leaf.nested.slice(0, 0)
+    if leaf.dictionary is None:
+        return pa.array([], type=leaf.type)
+    indices = pa.array([], type=leaf.type.index_type)
+    return pa.DictionaryArray.from_arrays(indices, leaf.dictionary, ordered=leaf.type.ordered)
+
+
+def _batch(table: Table, canon: Canon, body: Body) -> Batch:
+    """Return the record batch of a table, its buffers found in the body or added to it."""
+    nodes: list[Node] = []
+    buffers: list[Extent] = []
+    variadic: list[int] = []
+    for one in table.fields:
+        leaf = one.leaf
+        if leaf.nested is None:
+            nodes += [Node(*node) for node in leaf.nodes]
+            buffers += [_placed(buffer, body) for buffer in leaf.buffers]
+        else:
+            part, message, start = _sent(leaf.nested, canon)
+            nodes += part.nodes
+            buffers += [_placed(message[start + at : start + at + size], body) for at, size in part.buffers]
+            variadic += part.variadic
+    return Batch(table.rows, nodes, buffers, variadic)
+
+
+def _sent(array: pa.Array, canon: Canon) -> tuple[Batch, Any, int]:
+    """Return the record batch that pyarrow would send for a nested column."""
+    import pyarrow as pa
+
+    message = canon.message(array)
+    if message is None:
+        message = pa.record_batch([array], names=[""]).serialize()
+    part, extent = parse_batch(memoryview(message))
+    return part, of_buffer(message), extent.offset
+
+
+def _placed(buffer: Any, body: Body) -> Extent:
+    if buffer is None:
+        return Extent(0, 0)
+    if isinstance(buffer, Lazy):
+        return body.add_bytes(buffer) if buffer.size else Extent(0, 0)
+    array = buffer if isinstance(buffer, np.ndarray) else of_buffer(buffer)
+    found = body.find(array)
+    return body.add_bytes(array) if found is None else found
+
+
+def read(
+    path: Path,
+    meta: Mapping[str, Json] | None = None,
+    *,
+    trusted: bool,
+    unpickler_class: type[pickle.Unpickler] | None = None,
+) -> object:
+    """Return the value that a file holds, as views of a private mapping of the file.
+
+    Raises
+    ------
+    Damaged
+        The file is not whole, not ours, or cannot be put together again.
+    Untrusted
+        The file names classes or functions of the user's own, and is not trusted.
+    """
+    mapped = open_file(path)
+    try:
+        header, bones = _bones(mapped)
+        if header.get("needs_trust") and not trusted:
+            raise Untrusted("it holds objects of the user's own")
+        regions = header["regions"]
+        return skeleton.load(bones, mapped.body, regions, trusted=trusted, unpickler_class=unpickler_class)
+    except (Damaged, Untrusted) as error:
+        raise type(error)(f"{path.name}: {error.message}", remedy=error.remedy) from error
+
+
+def _bones(mapped: Mapped) -> tuple[dict[str, Any], Any]:
+    """Return a file's header and skeleton, which is what it was when it was written."""
+    try:
+        header = json.loads(mapped.metadata[HEADER])
+        if header["format"] != FORMAT:
+            raise Damaged(f"it has format {header['format']}, not {FORMAT}")
+        place = header["skeleton"]
+        bones = mapped.metadata[SKELETON] if place is None else mapped.body[place[0] : sum(place)]
+        if digest(bones) != header["digest"]:
+            raise Damaged("its skeleton was changed")
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, Damaged):
+            raise
+        raise Damaged("it was not written by this package") from error
+    return header, bones

@@ -1,0 +1,426 @@
+"""A value's skeleton: everything but its large buffers.
+
+The skeleton is a pickle of pandas', NumPy's and pyarrow's own making in which each large buffer is a
+reference to a region of the body. What those libraries know to be needed for an exact copy (blocks,
+placement, freq, flags, attrs, extension dtypes) is thus kept without this package listing it.
+
+A pickle is a program. It is read through a list of constructors that can do nothing but construct, unless
+the caller says that the file is trusted; what is on the list is decided in :mod:`prefect_cache.codecs.allowed`.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+import types
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prefect_cache.codecs import allowed
+from prefect_cache.codecs.body import memory_order, of_buffer
+from prefect_cache.errors import Damaged, Untrusted
+from prefect_cache.frames import missing_objects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from prefect_cache.codecs.body import Body
+    from prefect_cache.frames import Canon
+
+    Array = npt.NDArray[Any]
+    Reduced = tuple[Any, ...]
+
+LARGE = 2048
+"""Bytes from which a buffer goes to the body."""
+
+PROTOCOL = 5
+
+
+class Builder:
+    """Rebuilds the parts that a skeleton refers to; its methods are what skeletons name.
+
+    A method's name and arguments are part of the format.
+    """
+
+    def __init__(self, body: Array, regions: Sequence[Sequence[int]], *, trusted: bool) -> None:
+        self._body = body
+        self._regions = regions
+        self._trusted = trusted
+
+    def _bytes(self, region: int) -> Array:
+        offset, size = self._regions[region]
+        if not 0 <= offset <= offset + size <= len(self._body):
+            raise Damaged("a region lies outside of the body")
+        return self._body[offset : offset + size]
+
+    def array(
+        self, region: int, dtype: np.dtype[Any] | str, shape: tuple[int, ...], strides: tuple[int, ...], writeable: bool
+    ) -> Array:
+        """Return a region as an array."""
+        return self._shaped(self._bytes(region), dtype, shape, strides, writeable)
+
+    def small(
+        self,
+        data: bytearray,
+        dtype: np.dtype[Any] | str,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        writeable: bool,
+    ) -> Array:
+        """Return bytes of the skeleton as an array."""
+        return self._shaped(np.frombuffer(data, np.uint8), dtype, shape, strides, writeable)
+
+    @staticmethod
+    def _shaped(
+        data: Array, dtype: np.dtype[Any] | str, shape: tuple[int, ...], strides: tuple[int, ...], writeable: bool
+    ) -> Array:
+        kind = np.dtype(dtype)
+        if kind.hasobject:
+            raise Damaged("bytes cannot stand for objects")
+        made: Array = np.ndarray(shape, kind, buffer=data, strides=strides)
+        made.flags.writeable = writeable
+        return made
+
+    def dtype(self, given: Any, align: bool, metadata: Mapping[str, object] | None = None) -> np.dtype[Any]:
+        """Return a dtype from what :func:`_dtype_form` made of it."""
+        return np.dtype(given, align=align, metadata=metadata) if metadata else np.dtype(given, align=align)
+
+    def objects(self, shape: tuple[int, ...], fortran: bool) -> Array:
+        """Return an array for objects, not yet filled: a cell may hold the array itself."""
+        return np.empty(shape, dtype=object, order="F" if fortran else "C")
+
+    def fill(self, made: Array, state: tuple[Sequence[tuple[Any, Array | None]], bool]) -> None:
+        """Fill an array of objects, in C order, and lock it where it was read-only."""
+        rows, writeable = state
+        flat = made.reshape(len(rows), -1)
+        target = flat if np.shares_memory(flat, made) or not made.size else np.empty(flat.shape, dtype=object)
+        for row, (cells, missing) in zip(target, rows, strict=True):
+            self._fill_row(row, cells, missing)
+        if target is not flat:
+            made[...] = target.reshape(made.shape)
+        made.flags.writeable = writeable
+
+    @staticmethod
+    def _fill_row(row: Array, cells: Any, missing: Array | None) -> None:
+        if isinstance(cells, list):
+            # Cell by cell assignment of the whole list would look into cells that are sequences.
+            row[:] = np.fromiter(cells, dtype=object, count=len(cells))
+            return
+        row[:] = cells.to_numpy(zero_copy_only=False)
+        if missing is not None:
+            for number, thing in enumerate(missing_objects()):
+                if number:
+                    row[missing == number] = thing
+
+    def buffer(self, region: int) -> Any:
+        """Return a region as an Arrow buffer."""
+        import pyarrow as pa
+
+        return pa.py_buffer(self._bytes(region))
+
+    def arrow(self, restore: tuple[Any, ...]) -> Any:
+        """Return an Arrow array from pyarrow's own parts; checked in full where it is not trusted.
+
+        Offsets that point outside of their buffers would read other memory.
+        """
+        import pyarrow as pa
+
+        made = pa.lib._restore_array(restore)
+        if not self._trusted:
+            made.validate(full=True)
+        return made
+
+    def view(self, kind: type, base: Array) -> Array:
+        """Return an array as its subclass."""
+        if not issubclass(kind, np.ndarray):
+            raise Damaged(f"{kind.__name__} is no array")
+        return base.view(kind)
+
+    def masked(self, data: Array, mask: Any, fill: Any, hard: bool) -> Any:
+        """Return a masked array over its data and mask."""
+        return np.ma.MaskedArray(data, mask=mask, fill_value=fill, hard_mask=hard, copy=False, keep_mask=False)
+
+    def zone(self, key: str) -> Any:
+        """Return a time zone by name."""
+        import zoneinfo
+
+        return zoneinfo.ZoneInfo(key)
+
+    def polars(self, names: list[str], columns: list[Any]) -> Any:
+        """Return a polars frame: Arrow columns, and those that polars pickled itself."""
+        import polars as pl
+
+        return pl.DataFrame([self.series(name, *column) for name, column in zip(names, columns, strict=True)])
+
+    def series(self, name: str, column: Any, sorted_as: str = "") -> Any:
+        """Return one polars column."""
+        import polars as pl
+
+        made = column.rename(name) if isinstance(column, pl.Series) else pl.Series(name, column)
+        return made.set_sorted(descending=sorted_as == "descending") if sorted_as else made
+
+
+_PARTS = frozenset(f"Builder.{name}" for name in vars(Builder) if not name.startswith("_"))
+
+
+# ---------------------------------------------------------------- writing
+
+
+class _Planner:
+    """What one pickling needs to know: the body being planned, canonical forms, which arrays are blocks."""
+
+    def __init__(self, body: Body, canon: Canon) -> None:
+        self.body = body
+        self.canon = canon
+        self.blocks: set[int] = set()
+        self.buffers: dict[tuple[int, int], int] = {}
+        self.kept: list[object] = []
+        self.needs_trust = False
+        self._ways: dict[type, Callable[[Any], Any] | None] = {}
+        self._named: dict[type, bool] = {}
+
+    def reduce(self, value: object) -> Any:
+        """Return how a value is rebuilt, or NotImplemented where its own way will do."""
+        kind = type(value)
+        if kind not in self._ways:
+            self._ways[kind] = way = self._way(kind)
+            self._named[kind] = issubclass(kind, type) or kind in _FUNCTIONS or "function" in kind.__name__
+            if way is None and not self._named[kind]:
+                self.needs_trust |= not allowed.is_allowed(kind)
+        if self._named[kind] and not is_part(value):
+            self.needs_trust |= not allowed.is_allowed(value)
+        known = self._ways[kind]
+        return NotImplemented if known is None else known(value)
+
+    def _way(self, kind: type) -> Callable[[Any], Any] | None:
+        if kind is np.ndarray:
+            return self._array
+        if issubclass(kind, np.dtype):
+            return _dtype
+        if kind in (np.matrix, np.recarray):
+            return self._view
+        if kind is np.ma.MaskedArray:
+            return self._masked
+        for library, find in (("pyarrow", self._arrow_way), ("pandas", self._pandas_way), ("polars", self._polars_way)):
+            if library in sys.modules and (way := find(kind, sys.modules[library])) is not None:
+                return way
+        return _zone if kind.__module__ == "zoneinfo" and kind.__name__ == "ZoneInfo" else None
+
+    def _arrow_way(self, kind: type, pa: Any) -> Callable[[Any], Any] | None:
+        if issubclass(kind, pa.Buffer):
+            return self._buffer
+        return self._arrow if issubclass(kind, pa.Array) else None
+
+    def _pandas_way(self, kind: type, pd: Any) -> Callable[[Any], Any] | None:
+        if issubclass(kind, pd.arrays.ArrowExtensionArray):
+            return self._arrow_extension
+        return self._manager if kind.__name__ == "BlockManager" and kind.__module__.startswith("pandas.") else None
+
+    def _polars_way(self, kind: type, pl: Any) -> Callable[[Any], Any] | None:
+        return {pl.DataFrame: self._polars_frame, pl.Series: self._polars_series}.get(kind)
+
+    def _array(self, array: Array) -> Reduced:
+        dtype = array.dtype
+        if dtype.hasobject or dtype.kind not in "biufcmMSUV":
+            return self._objects(array) if dtype == np.dtype(object) else array.__reduce_ex__(PROTOCOL)
+        form = dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
+        if array.nbytes < LARGE:
+            order = memory_order(array)
+            dense = np.ascontiguousarray(array.transpose(order)).reshape(-1)
+            data = bytearray(dense.view(np.uint8)) if array.nbytes else bytearray()
+            strides = np.empty(array.shape, np.uint8).strides if not array.nbytes else _dense(array)
+            return Builder.small, (data, form, array.shape, strides, array.flags.writeable)
+        number = self.body.add(array, columns=id(array) in self.blocks)
+        self.kept.append(array)
+        region = self.body.regions[number]
+        return Builder.array, (number, form, array.shape, region.strides, array.flags.writeable)
+
+    def _objects(self, array: Array) -> Reduced:
+        rows = array.reshape(-1, array.shape[-1]) if array.ndim == 2 and array.size else array.reshape(1, -1)
+        # Object cells are pickled before anything is written, so what they say of memory is said once.
+        self.kept.append(rows)
+        state = [self._object_row(row) for row in rows] if array.size else [([], None)]
+        fortran = bool(array.flags.f_contiguous and not array.flags.c_contiguous)
+        return Builder.objects, (array.shape, fortran), (state, array.flags.writeable), None, None, Builder.fill
+
+    def _object_row(self, row: Array) -> tuple[Any, Array | None]:
+        text = self.canon.text(row) if row.size else None
+        if text is None:
+            return row.tolist(), None
+        self.kept.append(text)
+        return text.array, text.missing
+
+    def _view(self, array: Array) -> Reduced:
+        return Builder.view, (type(array), array.view(np.ndarray))
+
+    def _masked(self, array: Any) -> Reduced:
+        mask = array.mask if array.mask is np.ma.nomask else np.asarray(array.mask)
+        plain = {"_fill_value", "_hardmask", "_data", "_mask", "_sharedmask", "_basedict", "_optinfo", "_baseclass", "_isfield"}
+        if set(vars(array)) - plain or array._optinfo or array._baseclass is not np.ndarray:
+            return tuple(array.__reduce__())
+        return Builder.masked, (array.data.view(np.ndarray), mask, array._fill_value, array._hardmask)
+
+    def _manager(self, manager: Any) -> Any:
+        self.blocks.update(id(block.values) for block in manager.blocks if getattr(block.values, "ndim", 0) == 2)
+        return NotImplemented
+
+    def _buffer(self, buffer: Any) -> Reduced:
+        import pyarrow as pa
+
+        if buffer.size < LARGE:
+            return pa.py_buffer, (buffer.to_pybytes(),)
+        key = (buffer.address, buffer.size)
+        if key not in self.buffers:
+            self.kept.append(buffer)
+            self.buffers[key] = self.body.add(of_buffer(buffer))
+        return Builder.buffer, (self.buffers[key],)
+
+    def _arrow(self, array: Any) -> Reduced:
+        made = self.canon.array(array)
+        self.kept.append(made)
+        restore, arguments = made.__reduce__()
+        if getattr(restore, "__name__", "") == "_restore_array":
+            return Builder.arrow, tuple(arguments)
+        return restore, arguments
+
+    def _arrow_extension(self, array: Any) -> Reduced:
+        state = {key: value for key, value in vars(array).items() if key != "_cache"}
+        state["_pa_array"] = [self.canon.array(array._pa_array)]
+        self.kept.append(state)
+        return copyreg.__newobj__, (type(array),), state  # type: ignore[attr-defined]
+
+    def _polars_frame(self, frame: Any) -> Reduced:
+        columns = [self._polars_column(*pair) for pair in zip(frame.get_columns(), self.canon.polars(frame), strict=True)]
+        return Builder.polars, (frame.columns, columns)
+
+    def _polars_series(self, series: Any) -> Reduced:
+        (array,) = self.canon.polars(series)
+        if array is None:
+            return tuple(series.__reduce_ex__(PROTOCOL))
+        return Builder.series, (series.name, *self._polars_column(series, array))
+
+    @staticmethod
+    def _polars_column(series: Any, array: Any) -> tuple[Any, str]:
+        flags = series.flags
+        order = "ascending" if flags.get("SORTED_ASC") else "descending" if flags.get("SORTED_DESC") else ""
+        return (series if array is None else array), order
+
+
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
+
+
+def is_part(value: object) -> bool:
+    """Tell whether a value is one of the Builder's methods."""
+    return getattr(value, "__module__", "") == __name__ and getattr(value, "__qualname__", "") in _PARTS
+
+
+def _dense(array: Array) -> tuple[int, ...]:
+    order = memory_order(array)
+    strides = np.empty(tuple(array.shape[axis] for axis in order), array.dtype).strides
+    return tuple(strides[order.index(axis)] for axis in range(array.ndim))
+
+
+def _dtype(dtype: np.dtype[Any]) -> Any:
+    """Return a dtype by its description: NumPy's own pickle sets flags that must not come from a file."""
+    metadata = dict(dtype.metadata) if dtype.metadata else None
+    if dtype.isbuiltin == 1:
+        return Builder.dtype, (dtype.str, False, metadata)
+    if dtype.names is not None:
+        fields = dtype.fields or {}
+        names = list(dtype.names)
+        form: dict[str, Any] = {
+            "names": names,
+            "formats": [fields[name][0] for name in names],
+            "offsets": [fields[name][1] for name in names],
+            "titles": [fields[name][2] if len(fields[name]) > 2 else None for name in names],
+            "itemsize": dtype.itemsize,
+        }
+        return Builder.dtype, (form, dtype.isalignedstruct, metadata)
+    if dtype.subdtype is not None:
+        return Builder.dtype, (dtype.subdtype, False, metadata)
+    if dtype.kind in "biufcmMSUVO" and dtype.isbuiltin != 2 and np.dtype(dtype.str) == dtype:
+        return Builder.dtype, (dtype.str, False, metadata)
+    return NotImplemented
+
+
+def _zone(zone: Any) -> Any:
+    return (Builder.zone, (zone.key,)) if zone.key else NotImplemented
+
+
+@lru_cache(maxsize=8)
+def _pickler(base: type[pickle.Pickler]) -> type[pickle.Pickler]:
+    """Return a pickler class that keeps large buffers out of the pickle, and is otherwise `base`."""
+
+    class SkeletonPickler(base):  # type: ignore[misc, valid-type]
+        def __init__(self, file: io.BytesIO, planner: _Planner) -> None:
+            super().__init__(file, protocol=PROTOCOL)
+            self.planner = planner
+
+        def reducer_override(self, value: object) -> Any:
+            reduced = self.planner.reduce(value)
+            if reduced is not NotImplemented or is_part(value):
+                return reduced
+            above = getattr(super(), "reducer_override", None)
+            return NotImplemented if above is None else above(value)
+
+    return SkeletonPickler
+
+
+def dump(value: object, body: Body, canon: Canon, pickler_class: type[pickle.Pickler] | None) -> tuple[bytes, bool]:
+    """Return a value's skeleton and whether it can be read only with trust; its large buffers go to the body."""
+    if pickler_class is None:
+        import cloudpickle
+
+        pickler_class = cloudpickle.Pickler
+    sink = io.BytesIO()
+    planner = _Planner(body, canon)
+    _pickler(pickler_class)(sink, planner).dump(value)  # type: ignore[call-arg, arg-type]
+    # Whatever was made on the way is a region's memory until the file is written.
+    body.keep(planner)
+    return sink.getvalue(), planner.needs_trust
+
+
+# ---------------------------------------------------------------- reading
+
+
+@lru_cache(maxsize=8)
+def _unpickler(base: type[pickle.Unpickler]) -> type[pickle.Unpickler]:
+    class SkeletonUnpickler(base):  # type: ignore[misc, valid-type]
+        def __init__(self, file: io.BytesIO, builder: Builder, trusted: bool) -> None:
+            super().__init__(file)
+            self.builder = builder
+            self.trusted = trusted
+
+        def find_class(self, module: str, name: str) -> Any:
+            if module == __name__ and name in _PARTS:
+                return getattr(self.builder, name.removeprefix("Builder."))
+            if self.trusted:
+                return super().find_class(module, name)
+            return allowed.find(module, name)
+
+    return SkeletonUnpickler
+
+
+def load(
+    data: Any,
+    body: Array,
+    regions: Sequence[Sequence[int]],
+    *,
+    trusted: bool,
+    unpickler_class: type[pickle.Unpickler] | None = None,
+) -> object:
+    """Return the value of a skeleton over the mapped body."""
+    unpickler = _unpickler(unpickler_class or pickle.Unpickler)
+    try:
+        return unpickler(io.BytesIO(data), Builder(body, regions, trusted=trusted), trusted).load()  # type: ignore[call-arg, arg-type]
+    except (Damaged, Untrusted, MemoryError):
+        raise
+    except Exception as error:
+        # A pickle can fail in every way that its constructors can: a class that is gone, a library that changed.
+        raise Damaged(f"it cannot be put together again: {type(error).__name__}: {error}") from error
