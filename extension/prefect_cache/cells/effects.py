@@ -329,7 +329,7 @@ def write(
     }
 
 
-_IN_FILES = frozenset({"pandas", "array"})
+_IN_FILES = frozenset({"pandas", "ndarray"})
 
 
 def _labels(states: Sequence[tuple[ObjectPath, inplace.State]], taken: Collection[str]) -> list[str]:

@@ -53,7 +53,7 @@ def state_of(value: Any, memory: tuple[int, ...] = ()) -> State:
         return State(kind, value.copy(deep=False), kept=tuple(a in memory for a in memory_of(value)))
     if kind == "index":
         return State(kind, list(value.names))
-    if kind == "array":
+    if kind == "ndarray":
         return State(kind, value.view())
     if kind == "bits":
         return State(kind, value.state)
@@ -81,7 +81,7 @@ def put_state(value: Any, state: State) -> None:
         _put_pandas(value, state)
     elif kind == "index":
         value.names = state.content
-    elif kind == "array":
+    elif kind == "ndarray":
         _put_array(value, state.content)
     elif kind == "bits":
         value.state = state.content
@@ -107,7 +107,7 @@ def put_state(value: Any, state: State) -> None:
 
 def copied(state: State) -> State:
     """Return a state that shares no memory with the object it was taken from."""
-    if state.kind in {"pandas", "array"}:
+    if state.kind in {"pandas", "ndarray"}:
         return replace(state, content=state.content.copy())
     return state
 
@@ -137,7 +137,7 @@ def _kind(value: Any) -> str:  # noqa: PLR0911 - a table of types reads best as 
         if isinstance(value, numpy.ma.MaskedArray):
             raise Unstorable("a masked array that a cell changes in place cannot be changed again in place")
         if isinstance(value, numpy.ndarray):
-            return "array"
+            return "ndarray"
         if isinstance(value, numpy.random.Generator):
             return "generator"
         if isinstance(value, numpy.random.RandomState):
