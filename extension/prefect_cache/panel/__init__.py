@@ -1,1 +1,1 @@
-"""A room of prefect_cache."""
+"""The panel: browse, preview and evict what is cached, inside the notebook."""

@@ -101,7 +101,7 @@ class Preview:
         self.path = path
         self._lock = threading.RLock()
         self._batches = _open(path, size)
-        schema = self._batches[0].schema if self._batches else _schema(path)
+        self._schema = schema = self._batches[0].schema if self._batches else _schema(path)
         self._fields = _shown_first(schema)
         self._labels = _labels(schema, self._fields, meta or {})
         self._starts = np.cumsum([0, *(len(b) for b in self._batches)])
@@ -165,6 +165,13 @@ class Preview:
     def statistics(self, column: int, stop: Callable[[], bool] = lambda: False) -> Statistics | None:
         """Return minimum, maximum, distinct values and a histogram of a column; None where `stop` said so."""
         return column_statistics(self._arrays(self._fields[column]), stop)
+
+    def blocks(self) -> Iterator[list[pa.Array]]:
+        """Yield all columns of one block of rows after another; the first also where there are no rows."""
+        if not self.total:
+            yield [_storage(pa.array([], self._type(at))) for at in self._fields]
+        for _, batch in self._blocks():
+            yield [_storage(batch.column(at)) for at in self._fields]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -246,7 +253,8 @@ class Preview:
         return _Order(rows, total)
 
     def _type(self, at: int) -> pa.DataType:
-        return self._batches[0].schema.field(at).type if self._batches else pa.null()
+        kind = self._schema.field(at).type
+        return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
     def _arrays(self, at: int) -> list[pa.Array]:
         return [_storage(b.column(at)) for b in self._batches]
@@ -346,8 +354,6 @@ def _as_mask(test: filters.Predicate, array: pa.Array) -> np.ndarray:
 
 
 def _sortable(kind: pa.DataType) -> pa.DataType:
-    if isinstance(kind, pa.BaseExtensionType):
-        return kind.storage_type
     return kind.index_type if pa.types.is_dictionary(kind) else kind
 
 

@@ -97,7 +97,7 @@ class _Walk:
         if isinstance(valid, pa.DictionaryArray):
             valid = valid.dictionary.take(pc.unique(valid.indices))
         try:
-            found = pc.min_max(valid)
+            found = _bounds(valid)
         except pa.ArrowNotImplementedError:  # lists, structs: values without an order
             return
         low, high = found["min"], found["max"]
@@ -105,7 +105,14 @@ class _Walk:
         self.high = high if self.high is None or pc.greater(high, self.high).as_py() else self.high
 
     def text(self, bound: pa.Scalar | None) -> str | None:
-        return None if bound is None else texts(pa.array([bound.as_py()], bound.type) if not _temporal(bound.type) else _one(bound))[0]
+        return None if bound is None else texts(_one(bound))[0]
+
+
+def _bounds(valid: pa.Array) -> pa.StructScalar:
+    if pa.types.is_duration(valid.type):  # min_max knows all times but these
+        found = pc.min_max(valid.view(pa.int64()))
+        return pa.scalar({k: found[k].cast(valid.type) for k in ("min", "max")})
+    return pc.min_max(valid)
 
 
 def _one(scalar: pa.Scalar) -> pa.Array:
@@ -155,15 +162,17 @@ class _Bars:
     def __init__(self, walk: _Walk) -> None:
         self.walk = walk
         self.values: dict[str, int] = {}
+        self.places: dict[str, float] = {}
         self.bars = np.zeros(BINS, np.int64)
-        few = walk.sketch.usable and walk.sketch.exact and walk.sketch.estimate <= SKETCH // 8
-        scale = is_numeric(walk.kind) or (_temporal(walk.kind) and not pa.types.is_interval(walk.kind))
-        self.stepped = scale and walk.low is not None and not pa.types.is_decimal256(walk.kind)
+        distinct = walk.sketch.estimate if walk.sketch.usable and walk.sketch.exact else SKETCH
+        few = distinct <= SKETCH // 8
+        self.scale = is_numeric(walk.kind) or (_temporal(walk.kind) and not pa.types.is_interval(walk.kind))
+        # Eight ratings in 24 steps would be a comb with gaps: few numbers are shown one by one.
+        self.stepped = self.scale and walk.low is not None and distinct > BINS
         self.wanted = walk.low is not None and (self.stepped or few)
         if self.stepped:
             self.low, self.high = _position(walk.low), _position(walk.high)
-            self.stepped = bool(np.isfinite(self.low) and np.isfinite(self.high))
-            self.wanted = self.stepped
+            self.stepped = self.wanted = bool(np.isfinite(self.low) and np.isfinite(self.high))
 
     def look(self, block: pa.Array) -> None:
         if self.stepped:
@@ -173,9 +182,11 @@ class _Bars:
             self.bars += np.histogram(places, BINS, (self.low, high))[0]
             return
         counted = pc.value_counts(block.drop_null())
-        names = texts(counted.field("values"))
+        names = [str(name) for name in texts(counted.field("values"))]
         for name, count in zip(names, counted.field("counts").to_pylist(), strict=True):
-            self.values[str(name)] = self.values.get(str(name), 0) + count
+            self.values[name] = self.values.get(name, 0) + count
+        if self.scale:
+            self.places |= dict(zip(names, _positions(counted.field("values")), strict=True))
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -187,7 +198,14 @@ class _Bars:
     def labels(self) -> tuple[str, ...]:
         return () if self.stepped else tuple(name for name, _ in self._frequent())
 
+    def _in_order(self) -> list[str]:
+        places = sorted(self.places.items(), key=lambda item: item[1])
+        return [name for name, _ in places]
+
     def _frequent(self) -> list[tuple[str, int]]:
+        """Return numbers in their own order; other values by how many they are."""
+        if self.scale and len(self.values) <= BINS:
+            return [(name, self.values[name]) for name in self._in_order()]
         return sorted(self.values.items(), key=lambda item: (-item[1], item[0]))[:FREQUENT]
 
 

@@ -35,7 +35,7 @@ def texts(array: pa.Array, limit: int = CELL) -> list[str | None]:
         return texts(array.dictionary_decode(), limit)
     if _is_text(kind):
         return _strings(array, limit)
-    if _is_bytes(kind):
+    if is_bytes(kind):
         return [None if v is None else shorten(repr(v), limit) for v in _sliced(array, limit).to_pylist()]
     return _plain(array, limit)
 
@@ -89,7 +89,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
+def is_bytes(kind: pa.DataType) -> bool:
+    """Tell whether values of this type are bytes."""
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)

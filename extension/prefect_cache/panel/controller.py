@@ -1,0 +1,547 @@
+"""What the panel does: requests in, replies out, both plain JSON; no widget, no browser, any thread.
+
+A request is ``{"id": 7, "op": "page", ...}`` and its reply ``{"id": 7, ...}``, or ``{"id": 7, "error": "a line"}``.
+Only the operations in `OPERATIONS` exist. They take addresses, numbers and words of a small filter language:
+no path, no SQL and no code ever comes from the page. What takes long (statistics, exports) runs in one
+background thread and is pushed when done. JupyterLab sends these messages to a thread of their own, so that
+the panel works while a cell runs: whatever is shared stands behind a lock.
+"""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import dataclasses
+import keyword
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from prefect_cache.errors import CacheError, Damaged, NotFound, UsageProblem
+from prefect_cache.panel import view
+from prefect_cache.panel.jobs import Jobs
+from prefect_cache.units import size_text
+
+if TYPE_CHECKING:
+    from prefect_cache.model import Entry, Json, Output
+    from prefect_cache.preview import Preview, Statistics
+    from prefect_cache.store import Store, Usage
+
+Message = dict[str, "Json"]
+Push = Callable[[Message], None]
+
+WINDOW_ROWS = 200
+PAGE_ROWS = 200
+PAGE_COLUMNS = 60
+OPEN_PREVIEWS = 3
+REMEMBERED_STATISTICS = 4096
+LARGEST_PICTURE = 4_000_000
+CORNER = 8
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the panel is about and where it may put things.
+
+    Attributes
+    ----------
+    store
+        The store that it shows.
+    load
+        Returns the value of one output of an entry, by the output's name.
+    namespace
+        Where *Load* puts it.
+    notebook
+        This notebook's name, for the filter "this notebook".
+    """
+
+    store: Store
+    load: Callable[[Entry, str], object]
+    namespace: MutableMapping[str, object]
+    notebook: str = ""
+
+
+class Ask:
+    """A request, of which nothing is believed."""
+
+    def __init__(self, request: Mapping[str, object]) -> None:
+        self._request = request
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return a text."""
+        value = self._request.get(name, default)
+        if not isinstance(value, str) or len(value) > 10_000:  # noqa: PLR2004 - no honest request is so long
+            msg = f"{name} must be a text"
+            raise UsageProblem(msg)
+        return value
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        """Return an integer, moved into its bounds."""
+        value = self._request.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            msg = f"{name} must be a whole number"
+            raise UsageProblem(msg)
+        return min(max(value, low), high)
+
+    def flag(self, name: str) -> bool:
+        """Return whether a switch is on."""
+        return self._request.get(name) is True
+
+    def texts(self, name: str) -> list[str]:
+        """Return a list of texts."""
+        value = self._request.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            msg = f"{name} must be a list of texts"
+            raise UsageProblem(msg)
+        return value
+
+    def query(self) -> view.Query:
+        """Return which entries are meant, in which order."""
+        return view.Query(
+            search=self.text("search"),
+            flags=frozenset(self.texts("flags")),
+            sort=self.text("sort", "used"),
+            descending=self.flag("descending"),
+        )
+
+
+class Controller:
+    """The panel's behaviour over one store.
+
+    Parameters
+    ----------
+    host
+        The store and the notebook.
+    push
+        Called with what was not asked for just now: finished statistics and exports. May be called from another thread.
+    folder
+        Where exports are written; the working folder unless given.
+    """
+
+    def __init__(self, host: Host, push: Push = lambda message: None, folder: Path | None = None) -> None:
+        self.host = host
+        self.push = push
+        self.folder = folder
+        self._lock = threading.RLock()
+        self._listing: view.Listing | None = None
+        self._usage: Usage | None = None
+        self._previews: OrderedDict[tuple[str, str], Preview] = OrderedDict()
+        self._statistics: OrderedDict[tuple[str, int], Statistics] = OrderedDict()
+        self._jobs = Jobs()
+
+    def handle(self, request: Mapping[str, object]) -> Message:
+        """Return the reply to a request; whatever goes wrong is a line in it."""
+        number = request.get("id")
+        reply: Message = {"id": number if isinstance(number, int | str) else None}
+        try:
+            operation = OPERATIONS.get(str(request.get("op")))
+            if operation is None:
+                msg = f"the panel has no operation {str(request.get('op'))[:40]!r}"
+                raise UsageProblem(msg)
+            reply |= operation(self, Ask(request))
+        except CacheError as error:
+            reply["error"] = " ".join(filter(None, (error.message, error.remedy)))
+        except OSError as error:
+            reply["error"] = f"the store cannot be used: {error.strerror or error}"
+        except Exception as error:  # a fault of ours: told in the panel, with the traceback in the log, and the panel lives on
+            log.debug("the panel failed at %r", request.get("op"), exc_info=True)
+            reply["error"] = f"the panel failed: {type(error).__name__}: {str(error)[:300]}"
+        return reply
+
+    def close(self) -> None:
+        """Let go of files and end the background work; the controller can be used again."""
+        self._jobs.stop()
+        with self._lock:
+            for preview in self._previews.values():
+                preview.close()
+            self._previews.clear()
+
+    # The list ------------------------------------------------------------------------------------------------------
+
+    def listing(self, *, fresh: bool = False) -> view.Listing:
+        """Return the records of the store; read again when asked to."""
+        with self._lock:
+            if self._listing is None or fresh:
+                self._listing = view.Listing.of(self.host.store.catalog(), self.host.notebook)
+                self._usage = self.host.store.usage()
+            return self._listing
+
+    def rows(self, ask: Ask) -> Message:
+        """Return a window of the sorted and filtered list, and how full the store is."""
+        listing = self.listing(fresh=ask.flag("fresh"))
+        now = time.time()
+        found = listing.select(ask.query(), now)
+        count = ask.whole("count", 40, 0, WINDOW_ROWS)
+        first = ask.whole("first", 0, 0, max(0, len(found) - 1))
+        return {
+            "rows": [view.row(r, now) for r in found[first : first + count]],
+            "first": first,
+            "total": len(found),
+            "bytes": sum(r.size for r in found),
+            "time": now,
+            "all": len(listing.records),
+            **self._fullness(),
+        }
+
+    def _fullness(self) -> Message:
+        usage = self._usage or self.host.store.usage()
+        return {
+            "usage": view.usage_text(usage.size, usage.limit),
+            "full": usage.size / usage.limit if usage.limit else 0.0,
+            "where": home_text(str(self.host.store.root)),
+        }
+
+    # One entry -----------------------------------------------------------------------------------------------------
+
+    def entry(self, ask: Ask) -> Message:
+        """Return what an entry consists of."""
+        entry = self._entry(ask)
+        return {
+            "key": entry.digest,
+            "name": entry.manifest.name,
+            "pinned": entry.pinned,
+            "outputs": [self._output(o) for o in entry.manifest.outputs],
+            "pictures": len(_pictures(entry)),
+        }
+
+    def _output(self, output: Output) -> Message:
+        return {
+            "name": output.name,
+            "kind": output.kind,
+            "file": output.file,
+            "size": size_text(output.size),
+            "frame": "rows" in output.meta and not view.is_array(output),
+        }
+
+    def page(self, ask: Ask) -> Message:
+        """Return a page of a stored frame."""
+        preview = self._preview(ask)
+        found = preview.page(
+            ask.whole("first", 0, 0, 2**62),
+            ask.whole("count", 50, 1, PAGE_ROWS),
+            columns=(ask.whole("column", 0, 0, 2**31), ask.whole("columns", 12, 1, PAGE_COLUMNS)),
+            filter=ask.text("filter"),
+            sort=ask.text("sort"),
+            descending=ask.flag("descending"),
+        )
+        return {
+            "columns": [[c.name, c.dtype, c.numeric] for c in found.columns],
+            "rows": [list(r) for r in found.rows],
+            "numbers": list(found.numbers),
+            "first": found.first,
+            "total": found.total,
+            "all": found.total_columns,
+            "note": found.note,
+        }
+
+    def cell(self, ask: Ask) -> Message:
+        """Return one value of a frame in full."""
+        return {"text": self._preview(ask).cell(ask.whole("row", 0, 0, 2**62), ask.whole("column", 0, 0, 2**31))}
+
+    def value(self, ask: Ask) -> Message:
+        """Return what can be said of a value that is no frame: its text, shape and corner."""
+        entry, output = self._entry_and_output(ask)
+        facts = [[k, _fact(v)] for k, v in output.meta.items() if k in {"shape", "dtype", "type", "length"}]
+        message: Message = {"repr": str(output.meta.get("repr", "")), "facts": facts}
+        if view.is_array(output):
+            message["corner"] = self._corner(entry, output)
+        return message
+
+    def _corner(self, entry: Entry, output: Output) -> list[list[str]]:
+        """Return the first rows and columns of an array, which is mapped and not read."""
+        from prefect_cache import codecs  # noqa: PLC0415 - NumPy comes with it
+
+        array = codecs.codec(output.codec).read(entry.path / output.file, output.meta, trusted=False)
+        return _corner(array)
+
+    def picture(self, ask: Ask) -> Message:
+        """Return one of the pictures that the cell showed."""
+        pictures = _pictures(self._entry(ask))
+        number = ask.whole("number", 0, 0, 10_000)
+        if number >= len(pictures):
+            msg = "the cell showed no such picture"
+            raise UsageProblem(msg)
+        kind, data = pictures[number]
+        return {"kind": kind, "data": data}
+
+    def schema(self, ask: Ask) -> Message:
+        """Return all columns with the statistics known so far; those that are not are worked out in the background."""
+        entry, output = self._entry_and_output(ask)
+        preview = self._preview(ask)
+        first = ask.whole("first", 0, 0, 2**31)
+        numbers = range(len(preview.columns))[first : first + 100]
+        known = [self._statistics.get((output.digest, n)) for n in numbers]
+        if ask.flag("statistics"):
+            missing = [n for n, s in zip(numbers, known, strict=True) if s is None]
+            self._jobs.put(lambda stop: self._describe(entry.digest, output, missing, stop), instead_of="statistics")
+        columns = [[n, preview.columns[n].name, preview.columns[n].dtype, preview.nulls(n)] for n in numbers]
+        shown = [_statistics(s, preview.total) for s in known]
+        return {
+            "columns": cast("Json", columns),
+            "statistics": cast("Json", shown),
+            "rows": preview.total,
+            "all": len(preview.columns),
+            "first": first,
+        }
+
+    def _describe(self, key: str, output: Output, columns: Sequence[int], stop: Callable[[], bool]) -> None:
+        preview = self._open(self.host.store.get(key), output)
+        for number in columns:
+            found = preview.statistics(number, stop)
+            if found is None:
+                return
+            self._remember((output.digest, number), found)
+            told = _statistics(found, preview.total)
+            self.push({"push": "statistics", "key": key, "file": output.file, "column": number, "statistics": told})
+
+    def _remember(self, place: tuple[str, int], found: Statistics) -> None:
+        with self._lock:
+            self._statistics[place] = found
+            while len(self._statistics) > REMEMBERED_STATISTICS:
+                self._statistics.popitem(last=False)
+
+    def provenance(self, ask: Ask) -> Message:
+        """Return where an entry comes from."""
+        return view.provenance(self._entry(ask))
+
+    def files(self, ask: Ask) -> Message:
+        """Return an entry's files, with code that opens each."""
+        entry = self._entry(ask)
+        return {"folder": home_text(str(entry.path)), "files": [self._file(entry, o) for o in entry.manifest.outputs]}
+
+    def _file(self, entry: Entry, output: Output) -> Message:
+        path = entry.path / output.file
+        arrow = path.suffix == ".arrow"
+        return {
+            "name": output.name,
+            "file": output.file,
+            "path": str(path),
+            "size": f"{size_text(output.size)} ({output.size:,} bytes)",
+            "format": "Arrow IPC" if arrow else output.codec,
+            "digest": output.digest,
+            "snippets": cast("Json", view.snippets(path, output)) if arrow else {},
+        }
+
+    def check(self, ask: Ask) -> Message:
+        """Read an entry's files in full and compare them with their digests."""
+        entry = self._entry(ask)
+        try:
+            self.host.store.check_files(entry, full=True)
+        except Damaged as error:
+            return {"checked": entry.digest, "good": False, "what": error.message}
+        return {"checked": entry.digest, "good": True, "what": "every byte is as it was written"}
+
+    # What is done to entries ---------------------------------------------------------------------------------------
+
+    def plan(self, ask: Ask) -> Message:
+        """Return what evicting the chosen entries would free; does nothing."""
+        records = self._targets(ask)
+        size = sum(r.size for r in records)
+        return {
+            "count": len(records),
+            "pinned": sum(r.pinned for r in records),
+            "text": f"{view.counted(records, 'entry')}, {size_text(size)}",
+            "names": [r.name for r in records[:3]],
+        }
+
+    def evict(self, ask: Ask) -> Message:
+        """Evict the chosen entries; they can be brought back for a while."""
+        records = self._targets(ask)
+        self._forget(r.address for r in records)
+        done = self.host.store.evict([r.entry for r in records])
+        self.listing(fresh=True)
+        return {"text": f"Evicted {_named(records)} ({size_text(done.freed)}).", "undo": self.host.store.retention.grace}
+
+    def undo(self, ask: Ask) -> Message:
+        """Bring back what was evicted last."""
+        del ask
+        entries = self.host.store.undo()
+        self.listing(fresh=True)
+        return {"text": f"Brought back {view.counted(entries, 'entry')}." if entries else "There is nothing to bring back."}
+
+    def pin(self, ask: Ask) -> Message:
+        """Keep the chosen entries whatever retention says, or leave them to it again."""
+        records = [r for r in self._targets(ask) if not r.damage]
+        act = self.host.store.pin if ask.flag("on") else self.host.store.unpin
+        for record in records:
+            act(record.entry)
+        self.listing(fresh=True)
+        return {"text": f"{'Pinned' if ask.flag('on') else 'Unpinned'} {_named(records)}."}
+
+    def load(self, ask: Ask) -> Message:
+        """Put an output into a variable of the notebook; one that exists is replaced only when that was asked for."""
+        entry, output = self._entry_and_output(ask)
+        name = ask.text("variable").strip()
+        if not name.isidentifier() or keyword.iskeyword(name):
+            msg = f"{name!r} cannot be the name of a variable"
+            raise UsageProblem(msg)
+        taken = name in self.host.namespace or hasattr(builtins, name)
+        if taken and not ask.flag("overwrite"):
+            what = type(self.host.namespace[name]).__name__ if name in self.host.namespace else "name of Python's own"
+            return {"exists": name, "what": what}
+        self.host.namespace[name] = self.host.load(entry, output.name)
+        return {"text": f"Loaded {output.name} into {name}."}
+
+    def export(self, ask: Ask) -> Message:
+        """Write a stored frame as Parquet or CSV into the working folder, in the background."""
+        from prefect_cache.preview import export  # noqa: PLC0415 - pyarrow comes with it
+
+        entry, output = self._entry_and_output(ask)
+        kind = ask.text("format")
+        if kind not in export.WRITERS:
+            msg = f"{kind!r} is no format to export to"
+            raise UsageProblem(msg)
+        preview = self._open(entry, output)
+        folder = self.folder or Path.cwd()
+
+        def work(stop: Callable[[], bool]) -> None:
+            self._exported(lambda: export.export(preview, folder, output.name, kind, stop))
+
+        self._jobs.put(work)
+        return {"text": f"Exporting {output.name}…"}
+
+    def _exported(self, act: Callable[[], Path | None]) -> None:
+        try:
+            path = act()
+        except (CacheError, OSError) as error:
+            self.push({"push": "line", "error": f"The export failed: {error}"})
+            return
+        if path is not None:
+            text = f"Exported {path.name} ({size_text(path.stat().st_size)}) to {home_text(str(path.parent))}."
+            self.push({"push": "line", "text": text})
+
+    # Finding things ------------------------------------------------------------------------------------------------
+
+    def _entry(self, ask: Ask) -> Entry:
+        address = ask.text("key")
+        record = self.listing().place.get(address)
+        if record is not None and record.damage:
+            msg = f"{record.name} is damaged: {record.damage}"
+            raise Damaged(msg)
+        try:
+            return self.host.store.get(address)
+        except NotFound:
+            self._forget([address])
+            msg = f"{record.name if record else 'the entry'} is no longer in the store"
+            raise NotFound(msg) from None
+
+    def _entry_and_output(self, ask: Ask) -> tuple[Entry, Output]:
+        entry, file = self._entry(ask), ask.text("file")
+        for output in entry.manifest.outputs:
+            if output.file == file:
+                return entry, output
+        msg = f"{entry.manifest.name} has no such output any more"
+        raise NotFound(msg)
+
+    def _preview(self, ask: Ask) -> Preview:
+        return self._open(*self._entry_and_output(ask))
+
+    def _open(self, entry: Entry, output: Output) -> Preview:
+        from prefect_cache.preview import Preview as Opened  # noqa: PLC0415 - pyarrow comes with it
+
+        with self._lock:
+            place = (entry.digest, output.digest)
+            if place not in self._previews:
+                self._previews[place] = Opened.of(entry, output)
+                while len(self._previews) > OPEN_PREVIEWS:
+                    self._previews.popitem(last=False)
+            self._previews.move_to_end(place)
+            return self._previews[place]
+
+    def _forget(self, addresses: Iterable[str]) -> None:
+        gone = set(addresses)
+        with self._lock:
+            for place in [p for p in self._previews if p[0] in gone]:
+                del self._previews[place]
+
+    def _targets(self, ask: Ask) -> list[view.Record]:
+        """Return the entries that an action is for: those named, or all that a query finds."""
+        listing = self.listing()
+        if ask.flag("every"):
+            return listing.select(ask.query(), time.time())
+        found = [listing.place[key] for key in ask.texts("keys") if key in listing.place]
+        if not found:
+            msg = "no entry is chosen, or those chosen are gone"
+            raise UsageProblem(msg)
+        return found
+
+
+OPERATIONS: Mapping[str, Callable[[Controller, Ask], Message]] = {
+    "list": Controller.rows,
+    "entry": Controller.entry,
+    "page": Controller.page,
+    "cell": Controller.cell,
+    "value": Controller.value,
+    "picture": Controller.picture,
+    "schema": Controller.schema,
+    "provenance": Controller.provenance,
+    "files": Controller.files,
+    "check": Controller.check,
+    "plan": Controller.plan,
+    "evict": Controller.evict,
+    "undo": Controller.undo,
+    "pin": Controller.pin,
+    "load": Controller.load,
+    "export": Controller.export,
+}
+"""All that a page can ask for."""
+
+
+_PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml")
+
+
+def _pictures(entry: Entry) -> list[tuple[str, str]]:
+    """Return what the cell showed that is a picture: its type, and base64 (SVG: its text)."""
+    found: list[tuple[str, str]] = []
+    for display in entry.manifest.displays:
+        data = display.get("data")
+        for kind in _PICTURES if isinstance(data, dict) else ():
+            shown = data.get(kind) if isinstance(data, dict) else None
+            if isinstance(shown, str) and len(shown) <= LARGEST_PICTURE:
+                found.append((kind, _base64(kind, shown)))
+                break
+    return found
+
+
+def _base64(kind: str, data: str) -> str:
+    return base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data
+
+
+def _corner(array: object) -> list[list[str]]:
+    """Return the first rows and columns of an array of any number of dimensions, as text."""
+    import numpy as np  # noqa: PLC0415 - whoever stored an array has it
+
+    if not isinstance(array, np.ndarray) or not array.ndim:
+        return [[str(array)[:200]]]
+    while array.ndim > 2:  # noqa: PLR2004 - rows and columns: the first plane of the others
+        array = array[0] if len(array) else array.reshape(0, 0)
+    table = array.reshape(-1, 1) if array.ndim == 1 else array
+    return [[str(v)[:40] for v in line[:CORNER]] for line in table[:CORNER]]
+
+
+def _fact(value: object) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _statistics(found: Statistics | None, rows: int) -> Json:
+    if found is None:
+        return None
+    told = cast("Message", dataclasses.asdict(found))
+    return told | {"missing": found.missing, "share": found.missing / rows if rows else 0.0}
+
+
+def _named(records: Sequence[view.Record]) -> str:
+    return records[0].name if len(records) == 1 else view.counted(records, "entry")
+
+
+def home_text(path: str) -> str:
+    """Return a path as people write it, with the home folder as a tilde."""
+    home = str(Path.home())
+    return "~" + path[len(home) :] if path == home or path.startswith(home + "/") else path

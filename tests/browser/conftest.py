@@ -1,0 +1,176 @@
+"""One Jupyter server and one browser for all tests of the panel; a page, a kernel and a store for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import nbformat
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, Locator
+
+SHOTS = Path(os.environ.get("PANEL_SHOTS", Path(__file__).parent / "shots"))
+"""Where screenshots are written, to be looked at."""
+
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+CHROMIUM = next((p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if Path(p).exists()), None)
+STARTING = 120
+TOKEN = "panel-tests"  # noqa: S105 - of a server on loopback that lives as long as the tests
+
+
+@dataclass(frozen=True)
+class Jupyter:
+    """A running Jupyter server."""
+
+    url: str
+    root: Path
+    process: subprocess.Popen[bytes]
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+    """A Jupyter server with JupyterLab and Notebook 7, on a free port of its own choice."""
+    root = tmp_path_factory.mktemp("jupyter")
+    runtime = tmp_path_factory.mktemp("runtime")
+    env = os.environ | {"JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_CONFIG_DIR": str(runtime / "config")}
+    env["PREFECT_CACHE_DIR"] = str(root / "store")
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
+        f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={root}",
+        "--LabApp.news_url=", "--LabApp.extension_manager=readonly", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    log = (root / "server.log").open("wb")
+    process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield Jupyter(_address(runtime, process, root), root, process)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        log.close()
+
+
+def _address(runtime: Path, process: subprocess.Popen[bytes], root: Path) -> str:
+    """Return the server's URL once it answers."""
+    deadline = time.monotonic() + STARTING
+    while time.monotonic() < deadline and process.poll() is None:
+        for file in runtime.glob("jpserver-*.json"):
+            url = str(json.loads(file.read_text())["url"])
+            try:
+                urllib.request.urlopen(f"{url}api", timeout=5).close()  # noqa: S310 - our own server
+            except OSError:
+                continue
+            return url
+        time.sleep(0.2)
+    return pytest.fail(f"Jupyter did not start:\n{(root / 'server.log').read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Book:
+    """A notebook, open in a page of the browser."""
+
+    def __init__(self, page: Page, path: Path) -> None:
+        self.page = page
+        self.path = path
+        self.panel: Locator = page.locator(".pc")
+
+    def run_all(self) -> None:
+        """Run the first cell and every one below it."""
+        self.page.locator(".jp-Notebook .jp-CodeCell .jp-Cell-inputWrapper .cm-content").first.click()
+        self.page.keyboard.press("Escape")
+        for _ in range(len(nbformat.read(self.path, 4).cells)):
+            self.page.keyboard.press("Shift+Enter")
+
+    def shot(self, name: str, *, panel: bool = True) -> None:
+        """Write a screenshot to be looked at."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        target = self.panel.first if panel else self.page
+        target.screenshot(path=SHOTS / f"{name}.png")
+
+
+OpenBook = "Callable[..., Book]"
+
+
+@pytest.fixture
+def open_book(jupyter: Jupyter, chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Book]]:
+    """Open notebooks with some cells, and run them."""
+    opened: list[Page] = []
+    started: set[str] = set()
+
+    def open_(
+        *cells: str,
+        front: Literal["lab", "notebook"] = "lab",
+        theme: Literal["light", "dark"] = "light",
+        size: tuple[int, int] = (1280, 900),
+    ) -> Book:
+        path = jupyter.root / f"{request.node.name.replace('[', '-').replace(']', '')}-{len(opened)}.ipynb"
+        _settings(jupyter, theme)
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=KERNEL), path)
+        context = chromium.new_context(viewport={"width": size[0], "height": size[1]})
+        page = context.new_page()
+        opened.append(page)
+        where = "doc/tree" if front == "lab" else "notebooks"
+        page.goto(f"{jupyter.url}{where}/{path.name}?token={TOKEN}")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content", timeout=60_000)
+        page.wait_for_function("() => !document.querySelector('#jupyterlab-splash')")
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle'], .jp-NotebookKernelStatus, .jp-Toolbar-kernelStatus", timeout=60_000, state="attached")
+        book = Book(page, path)
+        started.add(path.name)
+        if cells:
+            book.run_all()
+        return book
+
+    yield open_
+    for page in opened:
+        page.context.close()
+    _end_sessions(jupyter, started)
+
+
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+
+
+def _settings(jupyter: Jupyter, theme: str) -> None:
+    """Choose the theme, as the settings editor does."""
+    names = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+    _api(jupyter, "PUT", "lab/api/settings/@jupyterlab/apputils-extension:themes", {"raw": json.dumps({"theme": names[theme]})})
+
+
+def _end_sessions(jupyter: Jupyter, paths: set[str]) -> None:
+    for session in json.loads(_api(jupyter, "GET", "api/sessions")):
+        if session["path"] in paths:
+            _api(jupyter, "DELETE", f"api/sessions/{session['id']}")
+
+
+def _api(jupyter: Jupyter, method: str, path: str, data: object = None) -> bytes:
+    body = None if data is None else json.dumps(data).encode()
+    headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
+    request = urllib.request.Request(jupyter.url + path, body, headers, method=method)  # noqa: S310 - our own server
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return bytes(answer.read())
