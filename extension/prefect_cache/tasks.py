@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import dataclasses
 import inspect
 import logging
 import threading
@@ -31,15 +32,19 @@ from dataclasses import dataclass, field
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
+from uuid import UUID
 
 from .errors import CellTimeout
+from .reporting import PATIENCE, Notebook, Reporter, Step, Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Mapping
     from contextlib import AbstractContextManager
 
+    from prefect import Task
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas import TaskRun
+    from prefect.client.schemas.objects import State
     from prefect.context import SettingsContext
     from prefect.settings import Profile, Settings
 
@@ -50,7 +55,15 @@ NOWHERE = "http://127.0.0.1:9/api"
 
 NO_LIMITS = "tags were recorded; their concurrency limits need a Prefect server, and none is configured"
 
-QUIET = ("prefect.engine", "prefect.task_runs", "prefect.task_engine", "prefect.results", "prefect.transactions")
+QUIET = (
+    "prefect.engine",
+    "prefect.task_runs",
+    "prefect.task_engine",
+    "prefect.results",
+    "prefect.transactions",
+    "prefect.concurrency",
+    "prefect._internal.concurrency",
+)
 """Loggers on which the engine tells of its own doing."""
 
 
@@ -76,7 +89,8 @@ def run_cell(
     name
         The task's and the task run's name, any text.
     context
-        ``"notebook"`` names the notebook, ``"writes"`` the names that the cell binds; only a server hears of them.
+        ``"notebook"`` names the notebook, ``"writes"`` the names that the cell binds: a configured server shows
+        the notebook as a flow, and from which cell each cell's inputs came.
 
     Returns
     -------
@@ -93,7 +107,7 @@ def run_cell(
     """
     preload().join()
     attempt = _Attempt(body, key.digest)
-    error = _run(attempt, options, name)
+    error = _run(attempt, options, key, name, context or {})
     try:
         if error is not None:
             raise _as_raised(error, attempt, options)
@@ -151,20 +165,36 @@ class _Attempt:
     notes: list[str] = field(default_factory=list)
 
 
-def _run(attempt: _Attempt, options: Options, name: str) -> BaseException | None:
+def _run(attempt: _Attempt, options: Options, key: Key, name: str, context: Mapping[str, Json]) -> BaseException | None:
     """Let Prefect's engine run the attempt to its final state; return what it raised."""
-    from prefect import Task
-    from prefect.cache_policies import NO_CACHE
-
     user = _settings()
     sides = _sides(user.settings)
-    if options.tags:
-        attempt.notes += _say_once(NO_LIMITS)
+    witness = _witness(user, options, key, name, str(context.get("notebook") or ""))
 
     def cell() -> str:
         return _once(attempt, lambda: _as_the_user(sides, user.profile), options.tags)
 
-    task = Task(
+    task = _task(cell, options, name, user.settings, witness)
+    try:
+        with _quiet(attempt), _slots(options.tags, attempt, witness), _offline(sides, user.profile):
+            task()
+    except BaseException as error:  # noqa: BLE001  every kind goes back to the caller, who raises it again
+        return error
+    else:
+        NOTEBOOK.wrote(_names(context.get("writes")), cast("TaskRun", attempt.task_run).id)
+        return None
+    finally:
+        if witness and attempt.task_run:
+            witness.ended(attempt.task_run)
+
+
+def _task(
+    cell: Callable[[], str], options: Options, name: str, user: Settings, witness: _Witness | None
+) -> Task[[], str]:
+    from prefect import Task
+    from prefect.cache_policies import NO_CACHE
+
+    return Task(
         cell,
         name=name or "cell",
         # A string would be taken for a template, and code is full of braces.
@@ -176,14 +206,11 @@ def _run(attempt: _Attempt, options: Options, name: str) -> BaseException | None
         cache_result_in_memory=False,
         cache_policy=NO_CACHE,
         # Said outright, because the engine would ask a server for its default.
-        result_storage=user.settings.results.local_storage_path,
+        result_storage=user.results.local_storage_path,
+        on_running=[witness.running] if witness else None,
+        # Prefect calls plain functions alone.
+        retry_condition_fn=(lambda *seen: witness.failed(*seen)) if witness else None,  # noqa: PLW0108
     )
-    try:
-        with _quiet(attempt), _offline(sides, user.profile):
-            task()
-    except BaseException as error:  # noqa: BLE001  every kind goes back to the caller, who raises it again
-        return error
-    return None
 
 
 def _once(attempt: _Attempt, outside: Callable[[], AbstractContextManager[None]], tags: tuple[str, ...]) -> str:
@@ -243,6 +270,10 @@ def _facts(attempt: _Attempt, options: Options) -> dict[str, Json]:
     }
 
 
+def _names(json: Json) -> list[str]:
+    return [name for name in json if isinstance(name, str)] if isinstance(json, list) else []
+
+
 def _say_once(note: str) -> list[str]:
     """Return a note for the user where this process has not given it yet."""
     if note in _said:
@@ -252,6 +283,103 @@ def _say_once(note: str) -> list[str]:
 
 
 _said: set[str] = set()
+
+
+# A configured server. ----------------------------------------------------------------------------------------
+
+
+def report_hit(entry: Entry, key: Key, notebook: str = "") -> None:
+    """Tell a configured server, in the background, that a cell was restored; without one, do next to nothing."""
+    NOTEBOOK.hit(entry, key, notebook)
+
+
+def report_output(facts: Mapping[str, Json], text: str) -> None:
+    """Give a configured server what the cell printed, as the log of its task run."""
+    if reporter := NOTEBOOK.told:
+        reporter.log(UUID(str(facts["task_run_id"])), text)
+
+
+NOTEBOOK = Notebook()
+"""This process's notebook, as a server knows it."""
+
+
+class _Witness:
+    """Tells the reporter what Prefect's public hooks let us see of one task run."""
+
+    def __init__(self, reporter: Reporter, told: Told) -> None:
+        self.reporter = reporter
+        self.told = told
+        self.last: UUID | None = None
+
+    def running(self, _task: object, run: TaskRun, state: State) -> None:
+        step = Step("RUNNING", state.name or "Running")
+        if self.last is None:
+            self.reporter.begin(dataclasses.replace(self.told, id=run.id), step)
+        elif self.last != state.id:  # the engine calls the hook once more on its way out of an interrupted run
+            self.reporter.change(run.id, step)
+        self.last = state.id
+
+    def failed(self, _task: object, run: TaskRun, state: State) -> bool:
+        self.reporter.change(run.id, Step("SCHEDULED", "AwaitingRetry", state.message or ""))
+        return True
+
+    def ended(self, run: TaskRun) -> None:
+        state = run.state
+        if self.last and state is not None:
+            self.reporter.change(run.id, Step(state.type.value, state.name or "", state.message or ""))
+
+
+def _witness(user: SettingsContext, options: Options, key: Key, name: str, notebook: str) -> _Witness | None:
+    if not user.settings.api.url:
+        return None
+    told = Told(UUID(int=0), name or "cell", options.tags, options.retries, options.retry_delay, NOTEBOOK.upstream(key))
+    return _Witness(NOTEBOOK.reporter(user, notebook), told)
+
+
+@contextlib.contextmanager
+def _slots(tags: tuple[str, ...], attempt: _Attempt, witness: _Witness | None) -> Generator[None]:
+    """Hold the concurrency slots of the tags, as Prefect's engine would, where a server can give them.
+
+    A full limit is waited for, since that is what a limit is for. A server that does not answer is not.
+    """
+    with contextlib.ExitStack() as slots:
+        if tags and witness is None:
+            attempt.notes += _say_once(NO_LIMITS)
+        elif tags and witness is not None:
+            attempt.notes += _take(slots, tags, witness.reporter)
+        try:
+            yield
+        finally:
+            attempt.notes += _give_back(slots)
+
+
+def _take(slots: contextlib.ExitStack, tags: tuple[str, ...], reporter: Reporter) -> list[str]:
+    import httpx
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+    from prefect.concurrency.sync import concurrency
+    from prefect.settings import temporary_settings
+
+    unanswered = f"tags were recorded without their concurrency limits: {reporter.url} did not answer"
+    if reporter.health == "down":
+        return _say_once(unanswered)
+    brief = {"api.request_timeout": PATIENCE, "client.max_retries": 0, "client.server_version_check_enabled": False}
+    try:
+        with temporary_settings(brief):
+            slots.enter_context(concurrency([f"tag:{tag}" for tag in tags], occupy=1))
+    except (ConcurrencySlotAcquisitionError, httpx.HTTPError, OSError) as error:
+        return _say_once(f"{unanswered} ({error.__cause__ or error})")
+    return []
+
+
+def _give_back(slots: contextlib.ExitStack) -> list[str]:
+    import httpx
+
+    try:
+        slots.close()
+    except (httpx.HTTPError, OSError) as error:
+        # The lease that the slots are held on runs out by itself.
+        return _say_once(f"concurrency slots could not be given back: {error}")
+    return []
 
 
 # Where Prefect is held off the network. ----------------------------------------------------------------------
