@@ -37,7 +37,7 @@ from .units import parse_size
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -115,7 +115,6 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         self.auto = Auto(self)
         self.outcomes: list[Outcome] = []
         self.depth = 0
-        self._recorder = Recorder(shell)
         self._session: Session | None = None
         self._store: Store | None = None
         self._was: tuple[str, Options] | None = None
@@ -262,24 +261,64 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         return self._session
 
     def _new_session(self) -> Session:
-        from . import session, tasks
+        from .session import Session, Shell
 
-        shell = session.Shell(
-            transform=self.runner.transform,
-            execute=self.runner.run,
-            record=lambda: Recorder(self.shell),
-            replay=lambda displays, value: replay(displays, self.shell, value),
-            run_task=tasks.run_cell,
-            is_hidden=_is_shells_own,
-            published=tasks.published,
-            restored=lambda entry, key: tasks.report_hit(entry, key, _notebook()),
-            waiting=self._say_waiting,
-            codes=self.runner.codes,
+        shell = self.shell
+        return Session(
+            self.store,
+            shell.user_ns,
+            Shell(
+                transform=self.runner.transform,
+                execute=self.runner.run,
+                record=lambda: Recorder(shell),
+                replay=lambda displays, value: replay(displays, shell, value),
+                run_task=self._run_task,
+                is_hidden=self._is_hidden,
+                published=_published,
+                restored=self._restored,
+                waiting=self._waiting,
+                codes=self.runner.codes,
+            ),
+            notebook=self.notebook,
+            verify=self.verify,
         )
-        return session.Session(self.store, self.shell.user_ns, shell, notebook=_notebook(), verify=self.verify)
 
-    def _say_waiting(self, holder: str) -> None:
-        self.show(explain.Lines((f"waiting for {holder}, which runs this cell now",)))
+    @property
+    def notebook(self) -> str:
+        """The notebook's path, where the front end tells it: a Jupyter server or VS Code."""
+        return os.environ.get("JPY_SESSION_NAME") or str(self.shell.user_ns.get("__vsc_ipynb_file__", ""))
+
+    def _run_task(
+        self,
+        body: Callable[[], object],
+        *,
+        options: Options,
+        key: Key,
+        name: str,
+        context: Mapping[str, Json] | None = None,
+    ) -> tuple[object, dict[str, Json]]:
+        __tracebackhide__ = True
+        from .tasks import run_cell
+
+        # Prefect's timeout is a signal, which must not break into the kernel's own loop: there the runner keeps the time.
+        waits = in_bridge()
+        self.runner.timeout = options.timeout if waits else None
+        return run_cell(
+            body, options=options.replace(timeout=None) if waits else options, key=key, name=name, context=context
+        )
+
+    def _is_hidden(self, name: str) -> bool:
+        """Tell whether a name is the shell's own, as long as the user has not taken it."""
+        hidden, names = self.shell.user_ns_hidden, self.shell.user_ns
+        return name.startswith("__") or (name in hidden and hidden[name] is names.get(name))
+
+    def _restored(self, entry: Entry, key: Key) -> None:
+        from .tasks import report_hit
+
+        report_hit(entry, key, notebook=self.notebook)
+
+    def _waiting(self, holder: str) -> None:
+        self.show(explain.Lines((f"waiting for {holder}, where this very cell runs now",)))
 
     def _forget(self, change: object = None) -> None:  # noqa: ARG002 - traitlets calls it with what has changed
         self._session = self._store = None
@@ -302,7 +341,7 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         raise NotImplementedError
 
     def _do_list(self, said: Namespace) -> None:
-        self.show(report.entries(self.store.catalog(), said.search, said.sort, _notebook()))
+        self.show(report.entries(self.store.catalog(), said.search, said.sort, self.notebook))
 
     def _do_show(self, said: Namespace) -> None:
         self.show(report.entry(self.store.get(said.key)))
@@ -547,9 +586,10 @@ async def _nothing() -> None:
     """Do nothing, for IPython to await."""
 
 
-def _notebook() -> str:
-    """Return the notebook's path, where the front end tells it."""
-    return os.environ.get("JPY_SESSION_NAME", "")
+def _published(entry: Entry, key: Key) -> None:
+    from .tasks import published
+
+    published(entry, key)
 
 
 _loaded: PrefectCache | None = None

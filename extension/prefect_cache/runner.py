@@ -19,13 +19,16 @@ import ast
 import asyncio
 import inspect
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from IPython.core.error import UsageError
 
+from .errors import CellTimeout
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from types import CodeType
 
     from IPython.core.interactiveshell import InteractiveShell
@@ -42,7 +45,7 @@ class Runner:
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         self.timeout: float | None = None
-        """Seconds after which a body that awaits is cancelled; the session sets it for such a cell."""
+        """Seconds after which a body that awaits is cancelled; a signal must not break into a running event loop."""
 
     def transform(self, source: str) -> str:
         """Return `source` as plain Python: magics, shell escapes and help turned into calls."""
@@ -209,31 +212,44 @@ def _magic_call(python: str) -> tuple[str, str] | None:
             return None
 
 
-def wait_for(awaitable: Any, timeout: float | None = None) -> object:
-    """Return what `awaitable` comes to, waiting as the place allows.
+def wait_for(awaitable: Any, deadline: float | None = None) -> object:
+    """Return what `awaitable` comes to, waiting as the place allows, until `deadline` by the monotonic clock.
 
     Inside a `Bridge` the kernel's own loop awaits it; where no loop runs, a loop is run. Inside a running loop without
     a bridge there is no sound way, and the cell says so.
+
+    Raises
+    ------
+    CellTimeout
+        It took longer, and was cancelled.
     """
     __tracebackhide__ = True
-    bounded = _bounded(awaitable, timeout)
-    bridge = _current_bridge()
-    if bridge is not None:
-        return bridge.wait(bounded)
+    bounded = _bounded(awaitable, deadline)
+    found = _current_bridge()
+    if found is not None:
+        return found.wait(bounded)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(bounded)
     awaitable.close()
     bounded.close()
-    msg = f"a cell that awaits needs %%{MAGIC} as its first line, so that the kernel can await it"
-    raise UsageError(msg)
+    raise UsageError(f"a cell that awaits needs %%{MAGIC} as its first line, so that the kernel can await it")
 
 
-async def _bounded(awaitable: Awaitable[object], timeout: float | None) -> object:
+async def _bounded(awaitable: Awaitable[object], deadline: float | None) -> object:
     __tracebackhide__ = True
-    async with asyncio.timeout(timeout):
-        return await awaitable
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    limit = asyncio.timeout(left)
+    try:
+        async with limit:
+            return await awaitable
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise CellTimeout(
+            "the cell ran longer than its timeout", remedy="give it more time with --timeout, or leave the option out"
+        ) from error
 
 
 async def bridge(work: Callable[[], object]) -> object:
