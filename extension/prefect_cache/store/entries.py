@@ -19,6 +19,7 @@ not. Neither holds anything that could be damaged.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import random
 import stat
@@ -242,7 +243,9 @@ class Store:
 
     def _read_signed(self, name: str) -> tuple[Entry, str]:
         """Return an entry and the name of the key held here that signed it."""
-        folder = self._entries / name
+        return self._read_folder(self._entries / name, name)
+
+    def _read_folder(self, folder: Path, name: str) -> tuple[Entry, str]:
         try:
             if not stat.S_ISDIR(folder.lstat().st_mode):
                 raise Damaged("is no folder")
@@ -320,13 +323,15 @@ class Store:
         """
         try:
             self._check_draft(draft, manifest)
-            self._write_manifest(draft, manifest)
+            self._write(draft, manifest)
+            written = self._read_folder(draft.path, draft.key)[0]
             name = self._move_in(draft, manifest)
         except OSError as error:
             raise self.unwritable(error) from error
-        entry = self._read(name)
         self._after_save(name)
-        return entry
+        # Not read again: a neighbour may have evicted it by now, and the save was none the worse.
+        path = self._entries / name
+        return dataclasses.replace(written, path=path, pinned=(path / PINNED).exists())
 
     def _check_draft(self, draft: Draft, manifest: Manifest) -> None:
         manifests.check_names(manifest.outputs)
@@ -353,7 +358,7 @@ class Store:
         message = f"{size_text(size)} is over {what} of {size_text(limit)}"
         raise StoreUnwritable(message, remedy="store fewer outputs (--outputs), or raise the limit")
 
-    def _write_manifest(self, draft: Draft, manifest: Manifest) -> None:
+    def _write(self, draft: Draft, manifest: Manifest) -> None:
         system = self._system
         for output in manifest.outputs:
             if not self._link_existing(draft.path / output.file, output):
@@ -385,23 +390,11 @@ class Store:
         """Rename a draft to where its entry belongs; neighbours may do the same at once."""
         for _ in range(ATTEMPTS):
             name, old = self._choose_slot(manifest)
-            if old is not None:
-                if old.pinned and not (draft.path / PINNED).exists():
-                    publish.write_file(self._system, draft.path / PINNED, b"")
-                self._move_out([name], self._trash)
-            elif os.path.lexists(self._entries / name):
-                self._move_out([name], self._trash)  # damaged, or no entry at all
-            try:
-                self._system.rename(draft.path, self._entries / name)
-            except OSError as error:
-                if error.errno in publish.TAKEN:
-                    continue
-                raise
-            draft.published = True
-            publish.flush_folder(self._system, self._entries)
-            draft.discard()
-            return name
-        message = f"other processes took the place {ATTEMPTS} times"
+            if old is not None and old.pinned and not (draft.path / PINNED).exists():
+                publish.write_file(self._system, draft.path / PINNED, b"")
+            if publish.move_in(self._system, draft, self._entries / name, self._trash):
+                return name
+        message = f"other processes took its place {ATTEMPTS} times"
         raise StoreUnwritable(message, remedy="run the cell again")
 
     def _choose_slot(self, manifest: Manifest) -> tuple[str, Entry | None]:

@@ -35,6 +35,21 @@ CANNOT_LINK = frozenset(
 )
 
 
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders have each other's names, in one step; ENOSYS where there is no such call."""
+    import ctypes  # only a save that replaces an entry needs it
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+
 class System:
     """The system calls by which a store is changed."""
 
@@ -45,6 +60,7 @@ class System:
     close = staticmethod(os.close)
     chmod = staticmethod(os.chmod)
     rename = staticmethod(os.rename)
+    exchange = staticmethod(_exchange)
     link = staticmethod(os.link)
     unlink = staticmethod(os.unlink)
     rmdir = staticmethod(os.rmdir)
@@ -190,7 +206,7 @@ class Draft:
     def discard(self) -> None:
         """Remove what was written, unless it was published, and free the lock."""
         try:
-            if not self.published:
+            if os.path.lexists(self.path):
                 with contextlib.suppress(OSError):  # what cannot be removed now is swept later
                     remove_tree(self._system, self.path)
         finally:
@@ -199,6 +215,47 @@ class Draft:
     def _close(self) -> None:
         if self._lock is not None:
             self._lock.close()
+
+
+def move_in(system: System, draft: Draft, place: Path, trash: Path) -> bool:
+    """Rename a draft to its place, what is there going to the trash; False where a neighbour changed the place meanwhile."""
+    try:
+        if os.path.lexists(place):
+            _replace(system, draft.path, place, trash / unique_name())
+        else:
+            system.rename(draft.path, place)
+    except OSError as error:
+        if error.errno in TAKEN or (error.errno == errno.ENOENT and draft.path.is_dir() and place.parent.is_dir()):
+            return False
+        raise
+    draft.published = True
+    with contextlib.suppress(OSError):  # it is there; that its name outlives a loss of power is not worth its life
+        flush_folder(system, place.parent)
+    draft.discard()
+    return True
+
+
+def _replace(system: System, new: Path, place: Path, grave: Path) -> None:
+    make_folder(system, grave.parent)
+    try:
+        # In one step where the system can: no moment without an entry, not even for a process that dies.
+        system.exchange(new, place)
+    except OSError as error:
+        if error.errno not in CANNOT_EXCHANGE:
+            raise
+        system.rename(place, grave)
+        try:
+            system.rename(new, place)
+        except OSError:
+            with contextlib.suppress(OSError):
+                system.rename(grave, place)
+            raise
+    else:
+        with contextlib.suppress(OSError):  # it lies where drafts do, and is swept there at the latest
+            system.rename(new, grave)
+
+
+CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
 
 def lock_of(draft: Path) -> Path:
