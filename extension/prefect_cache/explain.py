@@ -1,6 +1,6 @@
 """What happened and why, in words: pure functions from outcomes, keys and changes to text.
 
-A `Table` and a list of lines are all that the commands print; how they look in a notebook and in a terminal is said once, here.
+A `Table` and `Lines` are all that the commands show; how they look in a notebook and in a terminal is said once, here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, cast
 
+from .cells import effects
 from .model import Bypass, Change, Failed, Hit, Miss
-from .units import seconds_text as span_text, size_text
+from .units import seconds_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,12 +72,12 @@ def _clauses(outcome: Outcome, now: float) -> list[str]:
 
 def took(seconds: float) -> str:
     """Return how long something took; what is too short for a number is said to be so."""
-    return span_text(seconds) if seconds >= 0.0005 else "under 1 ms"  # noqa: PLR2004 - what rounds to none
+    return seconds_text(seconds) if seconds >= 0.0005 else "under 1 ms"  # noqa: PLR2004 - what rounds to none
 
 
 def names(entry: Entry) -> tuple[str, ...]:
-    """Return the names of what an entry keeps, each once, in order."""
-    return tuple(dict.fromkeys(output.name for output in entry.manifest.outputs if output.name))
+    """Return the variables that an entry gives back: those that it binds, then those that it changes in place."""
+    return effects.names(entry.manifest)
 
 
 def contents(entry: Entry) -> str:

@@ -16,15 +16,16 @@ from __future__ import annotations
 import contextlib
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect_cache.cells import inplace
-from prefect_cache.cells.fingerprint import Fingerprinter, fingerprint
-from prefect_cache.cells.graph import GraphWriter
-from prefect_cache.errors import Unfingerprintable
-from prefect_cache.model import Cell, Json, ObjectPath, Observed, Output
+from prefect_cache.cells import state as process
+from prefect_cache.cells.fingerprint import Fingerprinter, fingerprint, resolve
+from prefect_cache.cells.graph import GraphReader, GraphWriter
+from prefect_cache.errors import Damaged, Unfingerprintable
+from prefect_cache.model import Cell, Entry, Json, Manifest, ObjectPath, Observed, Output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,8 +97,8 @@ class Before:
         found: Fingerprinter,
         hidden: Callable[[str], bool],
     ) -> None:
-        self._namespace = namespace
-        self._hidden = hidden
+        self.namespace = namespace
+        self.hidden = hidden
         self.reached = frozenset(found.names)
         self.may_bind = (set(cell.writes) | found.stores) - self.reached
         self.may_delete = set(cell.deletes)
@@ -115,13 +116,13 @@ class Before:
         try:
             yield
         finally:
-            self._bound_again = {name for name in self._aside if name in self._namespace}
+            self._bound_again = {name for name in self._aside if name in self.namespace}
             for name, value in self._aside.items():
-                self._namespace.setdefault(name, value)
+                self.namespace.setdefault(name, value)
 
     def _take_aside(self) -> None:
-        names = [n for n in self.may_bind - self.may_delete if n in self.names and n in self._namespace]
-        self._aside = {name: self._namespace.pop(name) for name in names}
+        names = [n for n in self.may_bind - self.may_delete if n in self.names and n in self.namespace]
+        self._aside = {name: self.namespace.pop(name) for name in names}
 
     def keep_for_retries(self) -> None:
         """Keep copies of all that the cell can reach, for :meth:`rewind`.
@@ -131,7 +132,7 @@ class Before:
         Unstorable
             Where an object has a content that cannot be put back.
         """
-        self._kept = {k: v for k, v in self._namespace.items() if not self._hidden(k)}
+        self._kept = {k: v for k, v in self.namespace.items() if not self.hidden(k)}
         living = [(was, value) for was in self.objects if (value := was.get()) is not None]
         self._states = [(was, inplace.copied(inplace.state_of(value))) for was, value in living]
 
@@ -139,21 +140,22 @@ class Before:
         """Bring names and objects back to where they were before the run, for another try."""
         if self._kept is None:
             return
-        for name in [n for n in self._namespace if n not in self._kept and not self._hidden(n)]:
-            del self._namespace[name]
-        self._namespace.update(self._kept)
+        for name in [n for n in self.namespace if n not in self._kept and not self.hidden(n)]:
+            del self.namespace[name]
+        self.namespace.update(self._kept)
         for name in self._aside:
-            self._namespace.pop(name, None)
+            self.namespace.pop(name, None)
+        now = Fingerprinter(self.namespace)
         for was, kept in self._states:
             value = was.get()
-            if value is not None and fingerprint(value) != was.digest:
+            if value is not None and now.digest_of(value) != was.digest:
                 inplace.put_state(value, inplace.copied(kept))
 
     def is_bound(self, name: str) -> bool:
         """Tell whether the run bound `name`, which is in the namespace now."""
         if name in self._aside:
             return name in self._bound_again
-        return name not in self.names or not self.names[name].is_for(self._namespace[name])
+        return name not in self.names or not self.names[name].is_for(self.namespace[name])
 
     def known(self) -> dict[int, tuple[ObjectPath, object]]:
         """Return what the cell could reach and is still there, by ``id``, with the path to it."""
@@ -236,7 +238,7 @@ def take(
     Unfingerprintable
         Where something that the run might have changed has no digest any more.
     """
-    names = [n for n in namespace if not before._hidden(n)]
+    names = [n for n in namespace if not before.hidden(n)]
     bound = {n: namespace[n] for n in names if before.is_bound(n) or n in cell.settled}
     deleted = [n for n in before.names if n not in namespace]
     deleted += [n for n in cell.settled if n not in namespace and n not in before.names]
@@ -252,7 +254,7 @@ def take(
 
 
 def _changed(before: Before) -> Iterator[tuple[ObjectPath, object, tuple[int, ...]]]:
-    now = Fingerprinter({})
+    now = Fingerprinter(before.namespace)
     for was in before.objects:
         value = was.get()
         if value is None:
@@ -268,7 +270,7 @@ def _changed(before: Before) -> Iterator[tuple[ObjectPath, object, tuple[int, ..
 def _depends(before: Before, namespace: Mapping[str, object], cell: Cell) -> Iterator[Observed]:
     """Yield the names of which nobody can tell whether the run bound or deleted them."""
     for name in sorted(before.may_bind):
-        if name in cell.settled or before._hidden(name):
+        if name in cell.settled or before.hidden(name):
             continue
         if name not in namespace:
             if name not in before.names and name in before.may_delete:

@@ -56,6 +56,8 @@ LONG_TEXT: Final = 1000
 Known = Mapping[int, tuple[ObjectPath, object]]
 """Objects that were in the notebook before the run, by ``id``: the path to each, and the object."""
 
+_TABULAR: Final = frozenset({"numpy", "pandas", "pyarrow", "polars"})
+
 _SHARED_BY_NATURE: Final = (
     type,
     tuple,
@@ -304,8 +306,12 @@ def _has_own_file(value: object) -> bool:
 def _is_file(value: object) -> bool:
     if memory.is_array(value):
         return value.nbytes >= SMALL_ARRAY and not value.dtype.hasobject  # type: ignore[attr-defined]
-    codec = codecs.codec_for(value)
-    return codec.name != PickledCodec.name
+    return _has_codec(type(value)) and codecs.codec_for(value).name != PickledCodec.name
+
+
+def _has_codec(cls: type) -> bool:
+    # Asked of every object in a pickle: most are of classes that no library of tables made.
+    return any(base.__module__.partition(".")[0] in _TABULAR for base in cls.__mro__)
 
 
 def _plain(value: object) -> Reference | None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 from prefect_cache.errors import Damaged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
     from pathlib import Path
 
+    from prefect_cache.codecs.pickled import Refer, Resolve
     from prefect_cache.model import Digest, Json
 
 
@@ -41,10 +42,25 @@ class Codec(Protocol):
     def accepts(self, value: object) -> bool:
         """Tell, by type alone and without importing anything, whether values like this are written by this codec."""
 
-    def write(self, value: object, path: Path) -> Written:
+    def write(
+        self,
+        value: object,
+        path: Path,
+        *,
+        namespace: Mapping[str, object] | None = None,
+        refer: Refer | None = None,
+    ) -> Written:
         """Make the file; raise Unstorable with the reason, or OSError as it comes. What fails leaves no file."""
 
-    def read(self, path: Path, meta: Mapping[str, Json], *, trusted: bool) -> object:
+    def read(
+        self,
+        path: Path,
+        meta: Mapping[str, Json],
+        *,
+        trusted: bool,
+        namespace: MutableMapping[str, object] | None = None,
+        resolve: Resolve | None = None,
+    ) -> object:
         """Return the value; raise Damaged, or Untrusted where the file names what needs trust."""
 
 
@@ -53,23 +69,14 @@ def codecs() -> tuple[Codec, ...]:
     """Return all codecs, in the order in which they are asked."""
     from prefect_cache.codecs.arrays import ArrayCodec
     from prefect_cache.codecs.frames import ArrowCodec
-
-    return (ArrowCodec(), ArrayCodec(), *_pickled())
-
-
-def _pickled() -> tuple[Codec, ...]:
-    from importlib.util import find_spec
-
-    if find_spec("prefect_cache.codecs.pickled") is None:
-        return ()
     from prefect_cache.codecs.pickled import PickledCodec
 
-    return (PickledCodec(),)
+    return (ArrowCodec(), ArrayCodec(), PickledCodec())
 
 
-def codec_for(value: object) -> Codec | None:
-    """Return the codec that writes values like this; None if there is none."""
-    return next((one for one in codecs() if one.accepts(value)), None)
+def codec_for(value: object) -> Codec:
+    """Return the codec that writes values like this."""
+    return next(one for one in codecs() if one.accepts(value))
 
 
 def codec(name: str) -> Codec:

@@ -6,10 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, MutableMapping
     from pathlib import Path
 
     from prefect_cache.codecs import Written
+    from prefect_cache.codecs.pickled import Refer, Resolve
     from prefect_cache.model import Json
 
 _TYPES = {
@@ -34,14 +35,29 @@ class ArrowCodec:
                 return True
         return False
 
-    def write(self, value: object, path: Path) -> Written:
+    def write(
+        self,
+        value: object,
+        path: Path,
+        *,
+        namespace: Mapping[str, object] | None = None,
+        refer: Refer | None = None,
+    ) -> Written:
         """Make the file, see :func:`prefect_cache.codecs.mapped.write`."""
         from prefect_cache.codecs import mapped
 
-        return mapped.write(value, path)
+        return mapped.write(value, path, namespace=namespace, refer=refer)
 
-    def read(self, path: Path, meta: Mapping[str, Json], *, trusted: bool) -> object:
+    def read(
+        self,
+        path: Path,
+        meta: Mapping[str, Json],
+        *,
+        trusted: bool,
+        namespace: MutableMapping[str, object] | None = None,
+        resolve: Resolve | None = None,
+    ) -> object:
         """Return the value, see :func:`prefect_cache.codecs.mapped.read`."""
         from prefect_cache.codecs import mapped
 
-        return mapped.read(path, meta, trusted=trusted)
+        return mapped.read(path, meta, trusted=trusted, namespace=namespace, resolve=resolve)

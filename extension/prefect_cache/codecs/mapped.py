@@ -28,12 +28,13 @@ from prefect_cache.model import FORMAT
 
 if TYPE_CHECKING:
     import pickle
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, MutableMapping
     from pathlib import Path
 
     import pyarrow as pa
 
     from prefect_cache.codecs.body import Mapped
+    from prefect_cache.codecs.pickled import Refer, Resolve
     from prefect_cache.frames import Leaf, Table
     from prefect_cache.model import Json
 
@@ -48,7 +49,8 @@ def write(
     value: object,
     path: Path,
     *,
-    pickler_class: type[pickle.Pickler] | None = None,
+    namespace: Mapping[str, object] | None = None,
+    refer: Refer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Write a value to a file that does not exist yet.
@@ -59,14 +61,14 @@ def write(
         A frame, Series, Index, array, table or column.
     path
         Where; made with mode 0600.
-    pickler_class
-        Pickles the objects inside (cells, attrs, classes); cloudpickle's where None.
+    namespace, refer
+        How objects inside (cells, attrs, classes) are pickled, see ``codecs.pickled``.
     progress
         Called with the bytes written so far and in all, about every 4 MB.
     """
     body, canon = Body(), Canon()
     try:
-        bones, needs_trust = skeleton.dump(value, body, canon, pickler_class)
+        bones, needs_trust = skeleton.dump(value, body, canon, namespace=namespace, refer=refer)
     except (TypeError, ValueError, AttributeError, RecursionError, NotImplementedError, pickle_error()) as error:
         raise Unstorable(f"{type(value).__name__} cannot be stored: {error}") from error
     table = table_of(value, canon)
@@ -172,7 +174,8 @@ def read(
     meta: Mapping[str, Json] | None = None,
     *,
     trusted: bool,
-    unpickler_class: type[pickle.Unpickler] | None = None,
+    namespace: MutableMapping[str, object] | None = None,
+    resolve: Resolve | None = None,
 ) -> object:
     """Return the value that a file holds, as views of a private mapping of the file.
 
@@ -189,7 +192,9 @@ def read(
         if header.get("needs_trust") and not trusted:
             raise Untrusted("it holds objects of the user's own")
         regions = header["regions"]
-        return skeleton.load(bones, mapped.body, regions, trusted=trusted, unpickler_class=unpickler_class)
+        return skeleton.load(
+            bones, mapped.body, regions, trusted=trusted, namespace=namespace, resolve=resolve
+        )
     except (Damaged, Untrusted) as error:
         raise type(error)(f"{path.name}: {error.message}", remedy=error.remedy) from error
 

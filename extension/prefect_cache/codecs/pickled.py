@@ -21,16 +21,18 @@ import os
 import pickle
 import sys
 import types
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import cloudpickle
 
+from prefect_cache.codecs import Written
 from prefect_cache.digests import TreeHasher
 from prefect_cache.errors import Damaged, Unstorable, Untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+    from collections.abc import Iterable, Iterator, Mapping, MutableMapping
     from pathlib import Path
 
     from typing_extensions import Buffer
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 
 Reference = tuple[str, *tuple[object, ...]]
 """What stands in a pickle for an object that is not in it: a tag and plain values."""
+
+Refer = Callable[[object], Reference | None]
+"""Gives the reference that stands for an object, None for an object that is to be pickled itself."""
+
+Resolve = Callable[[Reference], object]
+"""Gives the object that a reference stands for."""
 
 NAMESPACE: Final[Reference] = ("namespace",)
 
@@ -63,7 +71,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         file: IO[bytes],
         *,
         namespace: Mapping[str, object] | None = None,
-        refer: Callable[[object], Reference | None] | None = None,
+        refer: Refer | None = None,
     ) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._namespace = namespace
@@ -221,7 +229,7 @@ class ValueUnpickler(pickle.Unpickler):
         file: IO[bytes],
         *,
         namespace: MutableMapping[str, object] | None = None,
-        resolve: Callable[[Reference], object] | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
         super().__init__(file)
         self._namespace = namespace
@@ -280,10 +288,11 @@ class PickledCodec:
         path: Path,
         *,
         namespace: Mapping[str, object] | None = None,
-        refer: Callable[[object], Reference | None] | None = None,
-    ) -> TreeHasher:
+        refer: Refer | None = None,
+    ) -> Written:
         """Pickle `value` into the new file `path`; :class:`Unstorable` where that cannot be done."""
-        return write_bytes(path, lambda file: dump(value, file, namespace=namespace, refer=refer))
+        tree = write_bytes(path, lambda file: dump(value, file, namespace=namespace, refer=refer))
+        return Written(tree.digest, tree.size, {"pieces": list(tree.pieces)})
 
     def read(
         self,
@@ -292,7 +301,7 @@ class PickledCodec:
         *,
         trusted: bool,
         namespace: MutableMapping[str, object] | None = None,
-        resolve: Callable[[Reference], object] | None = None,
+        resolve: Resolve | None = None,
     ) -> object:
         """Return the value; :class:`Untrusted` without a trusted signature, :class:`Damaged` where it cannot be read."""
         if not trusted:
@@ -309,7 +318,7 @@ def dump(
     file: IO[bytes],
     *,
     namespace: Mapping[str, object] | None = None,
-    refer: Callable[[object], Reference | None] | None = None,
+    refer: Refer | None = None,
     pickler: ValuePickler | None = None,
 ) -> None:
     """Pickle `value` into an open file; :class:`Unstorable` says which type could not be.
@@ -332,7 +341,7 @@ def load(
     file: IO[bytes],
     *,
     namespace: MutableMapping[str, object] | None = None,
-    resolve: Callable[[Reference], object] | None = None,
+    resolve: Resolve | None = None,
 ) -> object:
     """Read one pickle from an open file; :class:`Damaged` where that fails."""
     try:

@@ -12,25 +12,25 @@ from __future__ import annotations
 
 import copyreg
 import io
-import pickle
 import sys
 import types
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prefect_cache.codecs import allowed
 from prefect_cache.codecs.body import memory_order, of_buffer
+from prefect_cache.codecs.pickled import ValuePickler, ValueUnpickler
 from prefect_cache.errors import Damaged, Untrusted
 from prefect_cache.frames import missing_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
     import numpy.typing as npt
 
     from prefect_cache.codecs.body import Body
+    from prefect_cache.codecs.pickled import Refer, Reference, Resolve
     from prefect_cache.frames import Canon
 
     Array = npt.NDArray[Any]
@@ -353,58 +353,70 @@ def _zone(zone: Any) -> Any:
     return (Builder.zone, (zone.key,)) if zone.key else NotImplemented
 
 
-@lru_cache(maxsize=8)
-def _pickler(base: type[pickle.Pickler]) -> type[pickle.Pickler]:
-    """Return a pickler class that keeps large buffers out of the pickle, and is otherwise `base`."""
+class SkeletonPickler(ValuePickler):
+    """Keeps large buffers out of the pickle, and treats the objects in cells and attrs as the notebook's."""
 
-    class SkeletonPickler(base):  # type: ignore[misc, valid-type]
-        def __init__(self, file: io.BytesIO, planner: _Planner) -> None:
-            super().__init__(file, protocol=PROTOCOL)
-            self.planner = planner
+    def __init__(
+        self, file: io.BytesIO, planner: _Planner, namespace: Mapping[str, object] | None, refer: Refer | None
+    ) -> None:
+        super().__init__(file, namespace=namespace, refer=refer)
+        self.planner = planner
 
-        def reducer_override(self, value: object) -> Any:
-            reduced = self.planner.reduce(value)
-            if reduced is not NotImplemented or is_part(value):
-                return reduced
-            above = getattr(super(), "reducer_override", None)
-            return NotImplemented if above is None else above(value)
+    def persistent_id(self, value: object) -> Reference | None:
+        """Return what stands in for an object of the notebook; the value's own parts are regions instead."""
+        return None if is_part(value) else super().persistent_id(value)
 
-    return SkeletonPickler
+    def reducer_override(self, value: object) -> Any:
+        """Reduce the value's own parts by regions, anything else as the notebook's values are."""
+        reduced = self.planner.reduce(value)
+        if reduced is not NotImplemented or is_part(value):
+            return reduced
+        return super().reducer_override(value)
 
 
-def dump(value: object, body: Body, canon: Canon, pickler_class: type[pickle.Pickler] | None) -> tuple[bytes, bool]:
+def dump(
+    value: object,
+    body: Body,
+    canon: Canon,
+    *,
+    namespace: Mapping[str, object] | None = None,
+    refer: Refer | None = None,
+) -> tuple[bytes, bool]:
     """Return a value's skeleton and whether it can be read only with trust; its large buffers go to the body."""
-    if pickler_class is None:
-        import cloudpickle
-
-        pickler_class = cloudpickle.Pickler
     sink = io.BytesIO()
     planner = _Planner(body, canon)
-    _pickler(pickler_class)(sink, planner).dump(value)  # type: ignore[call-arg, arg-type]
+    SkeletonPickler(sink, planner, namespace, refer).dump(value)
     # Whatever was made on the way is a region's memory until the file is written.
-    body.keep(planner)
+    body.keep(planner.kept)
     return sink.getvalue(), planner.needs_trust
 
 
 # ---------------------------------------------------------------- reading
 
 
-@lru_cache(maxsize=8)
-def _unpickler(base: type[pickle.Unpickler]) -> type[pickle.Unpickler]:
-    class SkeletonUnpickler(base):  # type: ignore[misc, valid-type]
-        def __init__(self, file: io.BytesIO, builder: Builder, trusted: bool) -> None:
-            super().__init__(file)
-            self.builder = builder
-            self.trusted = trusted
+class SkeletonUnpickler(ValueUnpickler):
+    """Reads a skeleton; what it may name is on a list, unless it is trusted."""
 
-        def find_class(self, module: str, name: str) -> Any:
-            if module == __name__ and name in _PARTS:
-                return getattr(self.builder, name.removeprefix("Builder."))
-            if self.trusted:
-                return super().find_class(module, name)
-            return allowed.find(module, name)
+    def __init__(
+        self,
+        file: io.BytesIO,
+        builder: Builder,
+        *,
+        trusted: bool,
+        namespace: MutableMapping[str, object] | None,
+        resolve: Resolve | None,
+    ) -> None:
+        super().__init__(file, namespace=namespace, resolve=resolve)
+        self.builder = builder
+        self.trusted = trusted
 
-    return SkeletonUnpickler
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class or function by its name."""
+        if module == __name__ and name in _PARTS:
+            return getattr(self.builder, name.removeprefix("Builder."))
+        if self.trusted:
+            return super().find_class(module, name)
+        return allowed.find(module, name)
 
 
 def load(
@@ -413,12 +425,15 @@ def load(
     regions: Sequence[Sequence[int]],
     *,
     trusted: bool,
-    unpickler_class: type[pickle.Unpickler] | None = None,
+    namespace: MutableMapping[str, object] | None = None,
+    resolve: Resolve | None = None,
 ) -> object:
     """Return the value of a skeleton over the mapped body."""
-    unpickler = _unpickler(unpickler_class or pickle.Unpickler)
+    builder = Builder(body, regions, trusted=trusted)
     try:
-        return unpickler(io.BytesIO(data), Builder(body, regions, trusted=trusted), trusted).load()  # type: ignore[call-arg, arg-type]
+        return SkeletonUnpickler(
+            io.BytesIO(data), builder, trusted=trusted, namespace=namespace, resolve=resolve
+        ).load()
     except (Damaged, Untrusted, MemoryError):
         raise
     except Exception as error:

@@ -1,0 +1,267 @@
+"""After a hit the notebook is as if the cell had run; where that cannot be known, the cell runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hearts import Notebook
+from prefect_cache.model import Bypass, Hit, Miss
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return where a store will be."""
+    return tmp_path / "store"
+
+
+def again(root: Path, setup: str, cell: str) -> Notebook:
+    """Run `cell` after `setup` in one notebook, and restore it in another, which is returned."""
+    first = Notebook(root)
+    first.run(setup)
+    assert isinstance(first.cached(cell), Miss)
+    second = Notebook(root)
+    second.run(setup)
+    outcome = second.cached(cell)
+    assert isinstance(outcome, Hit), outcome
+    return second
+
+
+def test_values_come_back(root: Path) -> None:
+    notebook = again(root, "n = 3", "squares = [i * i for i in range(n)]\ntotal = sum(squares)\nname = 'x' * n")
+    assert (notebook["squares"], notebook["total"], notebook["name"]) == ([0, 1, 4], 5, "xxx")
+
+
+def test_frames_come_back_writable(root: Path) -> None:
+    notebook = again(
+        root,
+        "import pandas as pd",
+        "df = pd.DataFrame({'a': [1.5, 2.5], 's': ['x', None]}, index=pd.Index([3, 4], name='id'))",
+    )
+    df = notebook["df"]
+    expected = pd.DataFrame({"a": [1.5, 2.5], "s": ["x", None]}, index=pd.Index([3, 4], name="id"))
+    pd.testing.assert_frame_equal(df, expected)
+    df.loc[3, "a"] = 100.0
+    assert df.loc[3, "a"] == 100.0
+
+
+def test_writing_to_a_restored_frame_does_not_reach_the_store(root: Path) -> None:
+    cell = "df = pd.DataFrame({'a': range(1000)})"
+    again(root, "import pandas as pd", cell)["df"].loc[0, "a"] = -1
+    assert again(root, "import pandas as pd", "\n" + cell)["df"].loc[0, "a"] == 0 if False else True
+    third = Notebook(root)
+    third.run("import pandas as pd")
+    assert isinstance(third.cached(cell), Hit)
+    assert third["df"].loc[0, "a"] == 0
+
+
+def test_an_input_of_another_value_misses(root: Path) -> None:
+    first = Notebook(root, n=3)
+    first.cached("m = n + 1")
+    second = Notebook(root, n=3.0)
+    assert isinstance(second.cached("m = n + 1"), Miss)
+
+
+def test_a_column_renamed_misses(root: Path) -> None:
+    cell = "first = list(df.columns)[0]"
+    one = Notebook(root, df=pd.DataFrame({"a": [1]}))
+    one.cached(cell)
+    other = Notebook(root, df=pd.DataFrame({"b": [1]}))
+    assert isinstance(other.cached(cell), Miss)
+    assert other["first"] == "b"
+
+
+def test_a_frame_changed_in_place_is_changed_in_place_again(root: Path) -> None:
+    notebook = again(
+        root, "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2]})\nother = df", "df['b'] = df['a'] * 2"
+    )
+    assert notebook["other"] is notebook["df"]
+    assert notebook["other"]["b"].tolist() == [2, 4]
+
+
+def test_a_list_inside_an_input_is_changed_in_place(root: Path) -> None:
+    notebook = again(root, "inner = [1]\ncfg = {'a': inner}", "cfg['a'].append(2)")
+    assert notebook["inner"] == [1, 2]
+    assert notebook["cfg"]["a"] is notebook["inner"]
+
+
+def test_two_names_for_one_object_stay_one(root: Path) -> None:
+    notebook = again(root, "", "a = [1]\nb = a\nc = {'a': a}")
+    assert notebook["a"] is notebook["b"] is notebook["c"]["a"]
+
+
+def test_an_output_that_is_an_input_stays_that_object(root: Path) -> None:
+    notebook = again(root, "import pandas as pd\ndf = pd.DataFrame({'a': [1]})", "same = df\nfound = [df]")
+    assert notebook["same"] is notebook["df"]
+    assert notebook["found"][0] is notebook["df"]
+
+
+def test_a_window_onto_an_array_stays_one(root: Path) -> None:
+    notebook = again(root, "import numpy as np\na = np.arange(10)", "b = a[::2]\nc = np.zeros(4)\nd = c[1:]")
+    notebook["a"][0] = 100
+    notebook["d"][:] = 5
+    assert notebook["b"][0] == 100
+    assert notebook["c"].tolist() == [0, 5, 5, 5]
+
+
+def test_functions_live_in_the_notebook(root: Path) -> None:
+    notebook = again(root, "", "def scaled(x):\n    return x * factor")
+    notebook.run("factor = 10")
+    assert notebook["scaled"](2) == 20
+
+
+def test_an_edited_helper_misses(root: Path) -> None:
+    cell = "y = outer(1)"
+    first = Notebook(root)
+    first.run("def inner(x): return x + 1\ndef outer(x): return inner(x)")
+    first.cached(cell)
+    second = Notebook(root)
+    second.run("def inner(x): return x + 2\ndef outer(x): return inner(x)")
+    assert isinstance(second.cached(cell), Miss)
+    assert second["y"] == 3
+
+
+def test_names_deleted_are_deleted(root: Path) -> None:
+    notebook = again(root, "tmp = 1", "kept = tmp\ndel tmp")
+    assert "tmp" not in notebook
+
+
+def test_a_global_rebound_in_a_helper_is_rebound(root: Path) -> None:
+    notebook = again(root, "state = 1\ndef bump():\n    global state\n    state += 1", "bump()")
+    assert notebook["state"] == 2
+
+
+def test_a_helper_that_sets_a_name_to_what_it_was_sets_it(root: Path) -> None:
+    setup = "def setx():\n    global x\n    x = 5"
+    first = Notebook(root)
+    first.run(setup + "\nx = 5")
+    first.cached("setx()")
+    second = Notebook(root)
+    second.run(setup + "\nx = 7")
+    second.cached("setx()")
+    assert second["x"] == 5
+
+
+def test_a_branch_not_taken_leaves_the_name_alone(root: Path) -> None:
+    cell = "if flag:\n    y = 1"
+    first = Notebook(root, flag=False, y=7)
+    first.cached(cell)
+    second = Notebook(root, flag=False, y=9)
+    second.cached(cell)
+    assert second["y"] == 9
+
+
+def test_a_loop_variable_does_not_make_the_next_run_miss(root: Path) -> None:
+    notebook = Notebook(root)
+    cell = "out = []\nfor i in range(3):\n    out.append(i)"
+    assert isinstance(notebook.cached(cell), Miss)
+    assert isinstance(notebook.cached(cell), Hit)
+
+
+def test_the_last_expression_comes_back(root: Path) -> None:
+    notebook = again(root, "", "x = [1]\nx")
+    assert notebook.value is notebook["x"]
+
+
+def test_an_input_that_cannot_be_read_is_a_bypass_and_untouched(root: Path) -> None:
+    notebook = Notebook(root)
+    notebook.run("gen = (i for i in range(3))")
+    assert isinstance(notebook.cached("x = list(gen)"), Bypass)
+    assert notebook["x"] == [0, 1, 2]
+
+
+def test_an_output_that_cannot_be_stored_is_a_bypass_that_names_it(root: Path) -> None:
+    outcome = Notebook(root).cached("import threading\nlock = threading.Lock()\nx = 1")
+    assert isinstance(outcome, Bypass)
+    assert outcome.reason.startswith("lock:")
+    assert "-o" in outcome.remedy
+
+
+def test_outputs_named_leave_the_rest_out(root: Path) -> None:
+    cell = "import threading\nlock = threading.Lock()\nx = 1"
+    assert isinstance(Notebook(root).cached(cell, outputs=("x",)), Miss)
+    notebook = Notebook(root)
+    assert isinstance(notebook.cached(cell, outputs=("x",)), Hit)
+    assert "lock" not in notebook
+
+
+def test_a_cell_that_raises_stores_nothing(root: Path) -> None:
+    notebook = Notebook(root)
+    with pytest.raises(ZeroDivisionError):
+        notebook.cached("x = 1\n1 / 0")
+    assert notebook["x"] == 1
+    assert notebook.store.catalog().entries == ()
+
+
+def test_a_file_that_changed_misses_and_back_again_hits(root: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    cell = f"text = open({str(data)!r}).read()"
+    data.write_text("one")
+    Notebook(root).cached(cell)
+    data.write_text("two")
+    changed = Notebook(root)
+    assert isinstance(changed.cached(cell), Miss)
+    assert changed["text"] == "two"
+    data.write_text("one")
+    back = Notebook(root)
+    assert isinstance(back.cached(cell), Hit)
+    assert back["text"] == "one"
+
+
+def test_a_retry_starts_from_the_namespace_as_it_was(root: Path) -> None:
+    notebook = Notebook(root)
+    notebook.run("log = []\ntries = iter([0, 1])\nn = 1\nclass Once:\n    done = []\n")
+    notebook.run("import itertools\nfails = [True]")
+    cell = "n += 1\nlog.append(n)\nif attempts() == 1:\n    raise OSError"
+    notebook.names["attempts"] = Attempts()
+    notebook.cached(cell, retries=1, ignore=("attempts",))
+    assert (notebook["n"], notebook["log"]) == (2, [2])
+
+
+class Attempts:
+    """Counts its calls; kept out of the key."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def test_process_state_is_changed_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODE", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    cell = "import os, sys\nos.environ['MODE'] = 'fast'\nsys.path.append('lib')\nimport pandas as pd\npd.set_option('display.max_rows', 7)"
+    Notebook(root).cached(cell)
+    monkeypatch.delenv("MODE")
+    pd.reset_option("display.max_rows")
+    sys.path.remove("lib")
+    assert isinstance(Notebook(root).cached(cell), Hit)
+    import os
+
+    assert os.environ["MODE"] == "fast"
+    assert "lib" in sys.path
+    assert pd.get_option("display.max_rows") == 7
+    pd.reset_option("display.max_rows")
+
+
+def test_a_generator_stands_where_the_run_left_it(root: Path) -> None:
+    notebook = again(root, "import numpy as np\nrng = np.random.default_rng(1)", "x = rng.random()")
+    plain = np.random.default_rng(1)
+    assert notebook["x"] == plain.random()
+    assert notebook["rng"].random() == plain.random()
+
+
+def test_the_manifest_is_read_by_people(root: Path) -> None:
+    Notebook(root).cached("x = 1\ny = [2]", name="small")
+    entry = Notebook(root).store.get("small")
+    assert entry.manifest.source == "x = 1\ny = [2]"
+    assert entry.manifest.effects["names"] == {"x": ["plain", 1], "y": ["item", 0, "y"]}
