@@ -131,7 +131,9 @@ def test_the_result_is_the_cells_own(tape: Kernel) -> None:
 
 
 def test_the_value_is_formatted_once_and_after_the_run(tape: Kernel) -> None:
-    tape.run("class Counted:\n    n = 0\n    def __repr__(self):\n        Counted.n += 1\n        return f'state {self.s}'")
+    tape.run(
+        "class Counted:\n    n = 0\n    def __repr__(self):\n        Counted.n += 1\n        return f'state {self.s}'"
+    )
     ran = tape.run("%%prefect_cache\nc = Counted()\nc.s = 'after the run'\nc")
     assert ran.result == "state after the run"
     assert tape.value("Counted.n") == 1
@@ -270,7 +272,10 @@ def clear(*, wait: bool) -> dict[str, Any]:
         ([stream("a"), clear(wait=False), stream("b")], [clear(wait=False), stream("b")]),
         ([stream("a"), clear(wait=True)], [stream("a"), clear(wait=True)]),
         ([stream("a"), clear(wait=True), stream("b")], [clear(wait=True), stream("b")]),
-        ([display("a", "1"), stream("x"), display("b", "1", update=True), stream("y")], [display("b", "1"), stream("xy")]),
+        (
+            [display("a", "1"), stream("x"), display("b", "1", update=True), stream("y")],
+            [display("b", "1"), stream("xy")],
+        ),
         ([display("a", "1"), clear(wait=False), display("b", "1", update=True)], [clear(wait=False)]),
         ([display("b", "elsewhere", update=True)], [display("b", "elsewhere", update=True)]),
     ],

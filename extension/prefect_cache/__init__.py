@@ -17,7 +17,7 @@ last
 trust
     ``trust(key_file)`` also believes entries that this key has signed, for a team that shares a store.
 fingerprint_for
-    ``@fingerprint_for(MyType)`` over a function that returns a simpler value which stands for an object of this type in keys.
+    ``@fingerprint_for(MyType)`` over a function that returns a simpler value: it stands for such an object in keys.
 fingerprint
     The content digest of one value.
 cached
@@ -35,10 +35,10 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
-
     from .cache_policies import CodeAndGlobals, DataFrameInputs, cached
-    from .cells.fingerprint import fingerprint, register as fingerprint_for
+    from .capture import Shell
+    from .cells.fingerprint import fingerprint
+    from .cells.fingerprint import register as fingerprint_for
     from .magics import Last
     from .serializers import ArrowSerializer
     from .store import trust
@@ -85,14 +85,14 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def load_ipython_extension(shell: InteractiveShell) -> None:
+def load_ipython_extension(shell: Shell) -> None:
     """Give the shell ``%%prefect_cache`` and ``%prefect_cache``; what ``%load_ext prefect_cache`` calls."""
     from .magics import load
 
     load(shell)
 
 
-def unload_ipython_extension(shell: InteractiveShell) -> None:
+def unload_ipython_extension(shell: Shell) -> None:
     """Take them away and leave the shell as it was; what ``%unload_ext prefect_cache`` calls."""
     from .magics import unload
 

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from .errors import UsageProblem
 from .panel.view import SORTS
@@ -29,9 +29,16 @@ SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 class Parser(argparse.ArgumentParser):
     """An argument parser for people at a prompt: no abbreviations, no exit, `UsageProblem` for what is wrong."""
 
-    def __init__(self, **settings: Any) -> None:
-        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS, **settings)
+    def __init__(self, prog: str, *, description: str = "", epilog: str = "") -> None:
+        super().__init__(
+            prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
         self.add_argument("-h", "--help", action="store_true", help="show this help and do nothing else")
 
     def error(self, message: str) -> NoReturn:
@@ -207,8 +214,7 @@ def delay(text: str) -> float:
     if not re.fullmatch(r"(\d+(\.\d+)?[smhdw])+", plain):
         message = f"{text!r} is no time span; write 90s, 30m, 12h, 7d or 2w, or seconds"
         raise argparse.ArgumentTypeError(message)
-    seconds = math.fsum(float(number) * SPANS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhdw])", plain))
-    return seconds
+    return math.fsum(float(number) * SPANS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhdw])", plain))
 
 
 def missing(wanted: Iterable[str], present: Collection[str]) -> None:
@@ -248,4 +254,3 @@ _CLOSING: Final = """\
 KEY is an entry's name, or the first digits of its digest, as `%prefect_cache list` shows them.
 `%config PrefectCache` shows and sets the defaults. `prefect_cache.last` is the last cell's outcome.
 """
-

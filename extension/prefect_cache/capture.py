@@ -33,17 +33,18 @@ import select
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
-
-    from IPython.core.interactiveshell import InteractiveShell
+    from typing import Self, TextIO
 
     from .model import Json
 
     Display = Mapping[str, Json]
+
+Shell = Any
+"""IPython's shell: typed in part, and by each version in another way; the tests use real ones."""
 
 WIDGET: Final = "application/vnd.jupyter.widget-view+json"
 """The MIME type of a live widget: only a model's number, of no use once the model is gone."""
@@ -63,7 +64,7 @@ class Recorder:
         Why a replay would not be the whole truth (the cell asked for input), in words; mostly empty.
     """
 
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(self, shell: Shell) -> None:
         self.taints: tuple[str, ...] = ()
         self._shell = shell
         self._tape = _Tape()
@@ -75,7 +76,7 @@ class Recorder:
         """All that was shown, in order, each run of one stream as one text."""
         return tuple(self._tape.items)
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
             for name in ("stdout", "stderr"):
                 self._watch(undo, name)
@@ -84,7 +85,8 @@ class Recorder:
             self._undo = undo.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
+        error = raised[1]
         try:
             if error is None:
                 self._take_figures()
@@ -130,12 +132,19 @@ class Recorder:
         publisher = self._shell.display_pub
         show, clear = publisher.publish, publisher.clear_output
 
-        def publish(data: dict[str, Any], metadata: dict[str, Any] | None = None, *args: Any, **more: Any) -> None:
+        def publish(
+            data: dict[str, Any],
+            metadata: dict[str, Any] | None = None,
+            *args: object,
+            transient: dict[str, Any] | None = None,
+            update: bool = False,
+            **more: object,
+        ) -> None:
             if not self._tape.holding:
                 with self._tape.silent():
-                    show(data, metadata, *args, **more)
-            kind = "update_display_data" if more.get("update") else "display_data"
-            item = self._note(kind, data=data, metadata=metadata or {}, transient=more.get("transient") or {})
+                    show(data, metadata, *args, transient=transient, update=update, **more)
+            kind = "update_display_data" if update else "display_data"
+            item = self._note(kind, data=data, metadata=metadata or {}, transient=transient or {})
             if self._tape.holding and item is not None:
                 self._held.append(item)
 
@@ -144,18 +153,18 @@ class Recorder:
                 clear(wait)
             self._tape.note({"output_type": "clear_output", "wait": bool(wait)})
 
-        undo.enter_context(_shadowed(publisher, "publish", publish))
-        undo.enter_context(_shadowed(publisher, "clear_output", clear_output))
+        undo.enter_context(shadowed(publisher, "publish", publish))
+        undo.enter_context(shadowed(publisher, "clear_output", clear_output))
         payloads = getattr(self._shell, "payload_manager", None)
         if payloads is not None:
-            undo.enter_context(_shadowed(payloads, "write_payload", self._payload(payloads.write_payload)))
+            undo.enter_context(shadowed(payloads, "write_payload", self._payload(payloads.write_payload)))
         if not _is_kernel(self._shell):
             # `!command` in a terminal writes past Python; through a pseudo-terminal of IPython's own it is seen.
-            undo.enter_context(_shadowed(self._shell, "system", self._shell.system_piped))
-        undo.enter_context(_shadowed(sys, "displayhook", self._displayhook(sys.displayhook)))
+            undo.enter_context(shadowed(self._shell, "system", self._shell.system_piped))
+        undo.enter_context(shadowed(sys, "displayhook", self._displayhook(sys.displayhook)))
 
     def _payload(self, write: Callable[..., None]) -> Callable[..., None]:
-        def write_payload(data: dict[str, Any], *args: Any, **more: Any) -> None:
+        def write_payload(data: dict[str, Any], *args: object, **more: object) -> None:
             write(data, *args, **more)
             self._note("payload", data=data)
 
@@ -179,10 +188,10 @@ class Recorder:
         getpass = sys.modules.get("getpass")
         asks = [(builtins, "input")] + ([(getpass, "getpass")] if getpass else [])
         for module, name in asks:
-            undo.enter_context(_shadowed(module, name, self._asking(getattr(module, name), name)))
+            undo.enter_context(shadowed(module, name, self._asking(getattr(module, name), name)))
 
     def _asking(self, ask: Callable[..., str], name: str) -> Callable[..., str]:
-        def asked(*args: Any, **more: Any) -> str:
+        def asked(*args: object, **more: object) -> str:
             if not self.taints:
                 self.taints += (f"the cell asks a question with {name}()",)
             return ask(*args, **more)
@@ -198,7 +207,7 @@ class Recorder:
             backend.flush_figures()
 
 
-def replay(displays: Iterable[Display], shell: InteractiveShell, value: object = None) -> None:
+def replay(displays: Iterable[Display], shell: Shell, value: object = None) -> None:
     """Show a record again, once and in order; what follows the last expression waits for the cell's end.
 
     `value` is the restored last expression: returned from the magic it is shown as it was then.
@@ -211,7 +220,7 @@ def replay(displays: Iterable[Display], shell: InteractiveShell, value: object =
         after_cell(shell, lambda: _send(after, shell))
 
 
-def show_as(shell: InteractiveShell, value: object, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+def show_as(shell: Shell, value: object, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """Let the display hook show this very object as `data` the next time that it meets it in this cell."""
     hook = shell.displayhook
     compute = hook.compute_format_data
@@ -230,7 +239,7 @@ def show_as(shell: InteractiveShell, value: object, data: Mapping[str, Any], met
         after_cell(shell, forget)
 
 
-def after_cell(shell: InteractiveShell, action: Callable[[], None]) -> None:
+def after_cell(shell: Shell, action: Callable[[], None]) -> None:
     """Do `action` when the running cell has shown its result; now, where no cell is running."""
     if not is_executing(shell):
         action()
@@ -243,7 +252,7 @@ def after_cell(shell: InteractiveShell, action: Callable[[], None]) -> None:
     shell.events.register("post_execute", once)
 
 
-def is_executing(shell: InteractiveShell) -> bool:
+def is_executing(shell: Shell) -> bool:
     """Tell whether the shell is running a cell, so that its end will be announced."""
     return shell.displayhook.exec_result is not None
 
@@ -310,20 +319,24 @@ class _Tape:
             self._items = list(items)
 
     def note(self, item: Display) -> None:
-        if getattr(self._deaf, "depth", 0):
+        if self._hears_nothing():
             return
         with self._lock:
             self._end_stream()
             self._items.append(item)
 
     def write(self, name: str, text: str) -> None:
-        if not text or getattr(self._deaf, "depth", 0):
+        if not text or self._hears_nothing():
             return
         with self._lock:
             if self._stream is None or self._stream[0] != name:
                 self._end_stream()
                 self._stream = (name, [])
             self._stream[1].append(text)
+
+    def _hears_nothing(self) -> bool:
+        depth: int = getattr(self._deaf, "depth", 0)
+        return depth > 0
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
@@ -350,7 +363,7 @@ class _Tape:
 
 
 @contextlib.contextmanager
-def _shadowed(owner: Any, name: str, value: object) -> Iterator[None]:
+def shadowed(owner: object, name: str, value: object) -> Iterator[None]:
     """Let `owner.name` be `value` for a while, then as it was: a shadow on the object, never on its class."""
     own = vars(owner)
     was = own.get(name, own)  # the dictionary itself stands for "not there"
@@ -366,12 +379,12 @@ def _shadowed(owner: Any, name: str, value: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tee(stream: Any, note: Callable[[str], None]) -> Iterator[None]:
+def _tee(stream: TextIO, note: Callable[[str], None]) -> Iterator[None]:
     """Tell `note` all that is written to `stream`, also through its buffer."""
     inside = threading.local()
 
     def through(method: Callable[..., Any], told: Callable[[Any], None] | None) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
+        def call(*args: object) -> object:
             if getattr(inside, "depth", 0):
                 return method(*args)
             inside.depth = 1
@@ -386,17 +399,18 @@ def _tee(stream: Any, note: Callable[[str], None]) -> Iterator[None]:
         return call
 
     with contextlib.ExitStack() as undo:
-        undo.enter_context(_shadowed(stream, "write", through(stream.write, note)))
+        undo.enter_context(shadowed(stream, "write", through(stream.write, note)))
         buffer = getattr(stream, "buffer", None)
         if callable(getattr(buffer, "write", None)) and hasattr(buffer, "__dict__"):
             # The text layer writes to its buffer by the same method when it is flushed: that is not new text.
-            undo.enter_context(_shadowed(stream, "flush", through(stream.flush, None)))
+            undo.enter_context(shadowed(stream, "flush", through(stream.flush, None)))
             decode = codecs.getincrementaldecoder(getattr(stream, "encoding", None) or "utf-8")("replace").decode
-            undo.enter_context(_shadowed(buffer, "write", through(buffer.write, lambda data: note(decode(bytes(data))))))
+            write = through(stream.buffer.write, lambda data: note(decode(bytes(data))))
+            undo.enter_context(shadowed(buffer, "write", write))
         yield
 
 
-def _drain(*streams: Any) -> None:
+def _drain(*streams: TextIO) -> None:
     """Wait until the kernel's watcher threads have passed on what was written to the file descriptors."""
     watched = [fd for fd in (getattr(stream, "_fid", None) for stream in streams) if isinstance(fd, int)]
     if not watched:
@@ -418,17 +432,17 @@ def _split(displays: Iterable[Display]) -> tuple[list[Display], Display | None, 
     return items, None, []
 
 
-def _send(displays: Iterable[Display], shell: InteractiveShell) -> None:
+def _send(displays: Iterable[Display], shell: Shell) -> None:
     for item in displays:
         _SENDERS[cast("str", item["output_type"])](item, shell)
 
 
-def _send_stream(item: Display, shell: InteractiveShell) -> None:  # noqa: ARG001 - one signature for all
+def _send_stream(item: Display, shell: Shell) -> None:  # noqa: ARG001 - one signature for all
     stream = sys.stderr if item["name"] == "stderr" else sys.stdout
     stream.write(cast("str", item["text"]))
 
 
-def _send_display(item: Display, shell: InteractiveShell) -> None:
+def _send_display(item: Display, shell: Shell) -> None:
     data = _without_dead_widget(cast("dict[str, Json]", item["data"]))
     if not data:
         return
@@ -441,15 +455,15 @@ def _send_display(item: Display, shell: InteractiveShell) -> None:
     )
 
 
-def _send_clear(item: Display, shell: InteractiveShell) -> None:
+def _send_clear(item: Display, shell: Shell) -> None:
     shell.display_pub.clear_output(bool(item["wait"]))
 
 
-def _send_payload(item: Display, shell: InteractiveShell) -> None:
+def _send_payload(item: Display, shell: Shell) -> None:
     shell.payload_manager.write_payload(cast("dict[str, Any]", item["data"]))
 
 
-def _send_inner_result(item: Display, shell: InteractiveShell) -> None:
+def _send_inner_result(item: Display, shell: Shell) -> None:
     """Show a result that is not the cell's last: the output is known, the value is not, so ``Out`` stays alone."""
     hook = shell.displayhook
     hook.start_displayhook()
@@ -504,7 +518,7 @@ def _settle_widgets(displays: Sequence[Display]) -> list[Display]:
             continue
         widget = _widget(model)
         if widget is not None:
-            text = widget._repr_mimebundle_().get("text/plain", "")  # noqa: SLF001 - IPython's public protocol
+            text = widget._repr_mimebundle_().get("text/plain", "")
             settled.append({**item, "data": {**cast("dict[str, Json]", data), "text/plain": text}})
     return settled
 
@@ -516,21 +530,27 @@ def _without_dead_widget(data: dict[str, Json]) -> dict[str, Json]:
     return {mime: content for mime, content in data.items() if mime != WIDGET}
 
 
+class Widget(Protocol):
+    """What is asked of a widget of ipywidgets."""
+
+    def _repr_mimebundle_(self) -> dict[str, Json]: ...
+
+
 def _model_id(data: Mapping[str, Json]) -> str | None:
     view = data.get(WIDGET)
     model = view.get("model_id") if isinstance(view, dict) else None
     return model if isinstance(model, str) else None
 
 
-def _widget(model_id: str) -> Any | None:
+def _widget(model_id: str) -> Widget | None:
     module = sys.modules.get("ipywidgets.widgets.widget")
-    return None if module is None else module._instances.get(model_id)  # noqa: SLF001 - there is no public way
+    return cast("Widget | None", module._instances.get(model_id)) if module else None  # noqa: SLF001 - no public way
 
 
-def _is_kernel(shell: InteractiveShell) -> bool:
+def _is_kernel(shell: Shell) -> bool:
     return hasattr(shell, "kernel")
 
 
-def _clears(shell: InteractiveShell) -> bool:
+def _clears(shell: Shell) -> bool:
     """Tell whether `clear_output` empties the output: in a notebook it does, in a terminal only the line."""
     return _is_kernel(shell)

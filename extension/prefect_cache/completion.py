@@ -13,12 +13,12 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 
 from . import arguments
 from .errors import StoreError
+from .panel.view import SORTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from IPython.core.interactiveshell import InteractiveShell
-
+    from .capture import Shell
     from .store import Store
 
 LINE: Final = re.compile(r"^\s*(%%?)prefect_cache\s+(.*)$")
@@ -38,7 +38,7 @@ KEYED: Final = frozenset({"show", "load", "why", "evict", "rm", "pin", "unpin"})
 class Notebook(Protocol):
     """What completion looks at."""
 
-    shell: InteractiveShell
+    shell: Shell
 
     @property
     def store(self) -> Store:
@@ -51,17 +51,16 @@ class Completions:
     def __init__(self, notebook: Notebook) -> None:
         self._notebook = notebook
 
-        @context_matcher(identifier="prefect_cache.completion", priority=100)
         def matcher(context: CompletionContext) -> SimpleMatcherResult:
             return self.complete(context)
 
-        self.matcher = matcher
+        self.matcher = context_matcher(identifier="prefect_cache.completion", priority=100)(matcher)
 
-    def install(self, shell: InteractiveShell) -> None:
+    def install(self, shell: Shell) -> None:
         """Let the shell's completer ask us."""
         shell.Completer.custom_matchers.append(self.matcher)
 
-    def remove(self, shell: InteractiveShell) -> None:
+    def remove(self, shell: Shell) -> None:
         """Let it ask us no more."""
         shell.Completer.custom_matchers.remove(self.matcher)
 
@@ -86,7 +85,7 @@ class Completions:
             return _complete([*_assigned(text), *present] if last in OUTPUTS else present, "variable")
         if fragment.startswith("-"):
             return _complete(_left(arguments.options_of(arguments.cell_parser()), before), "option")
-        return _complete(["-h"], "option") if fragment == "?" else _complete(_long(arguments.cell_parser(), before), "option")
+        return _complete(_long(arguments.cell_parser(), before), "option")
 
     def _of_line(self, before: list[str], fragment: str) -> Iterable[SimpleCompletion]:
         parsers = arguments.line_parsers()
@@ -101,7 +100,7 @@ class Completions:
         if command == "auto":
             return _complete(["on", "off"], "state")
         if command == "list" and before[-1] == "--sort":
-            return _complete(arguments.SORTS, "column")
+            return _complete(SORTS, "column")
         return _complete(self._keys(), "entry") if command in KEYED else _complete(_long(parser, before), "option")
 
     def _names(self) -> list[str]:

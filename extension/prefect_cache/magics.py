@@ -1,7 +1,7 @@
 """The magics: parse the line, call the session, show the outcome.
 
 All that is IPython's is taken hold of here, and let go again by `unload`: two magics of one name, two input
-transformers (`runner.Awaiting`; `Auto` while it is on), a matcher for Tab, the settings that ``%config PrefectCache`` shows.
+transformers (`runner.Awaiting`; `Auto` while it is on), a matcher for Tab, the settings of ``%config PrefectCache``.
 
 The status line is a display of its own, shown at the cell's very end (IPython's ``post_execute``), after ``Out[n]``: it
 is neither part of the cell's value nor of what is stored.
@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from IPython.core.displayhook import DisplayHook
 from IPython.core.error import UsageError
@@ -25,7 +25,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
 from . import arguments, explain, report
-from .capture import Recorder, after_cell, replay
+from .capture import Recorder, after_cell, replay, shadowed
 from .completion import Completions
 from .errors import CacheError, UsageProblem
 from .model import Bypass, Failed, Options, Retention
@@ -38,9 +38,11 @@ from .units import parse_size
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterator, Mapping
+    from typing import Self
 
-    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets import Bunch
 
+    from .capture import Shell as IPythonShell
     from .model import Entry, Json, Key, Outcome
     from .session import Session
 
@@ -87,18 +89,19 @@ class Status:
 
 
 @magics_class
-class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have no types
+class PrefectCache(Magics):
     """Cells as Prefect tasks, restored where nothing that they depend on has changed."""
 
-    path = Unicode("", help="The store's folder; PREFECT_CACHE_DIR has precedence, else the user's cache folder.").tag(config=True)
+    shell: IPythonShell
+    path = Unicode("", help="The store's folder; PREFECT_CACHE_DIR comes first.").tag(config=True)
     quiet = Bool(default_value=False, help="No status lines.").tag(config=True)
     panel = Enum(("auto", "rich", "basic", "static"), "auto", help="How the panel is shown.").tag(config=True)
-    verify = Enum(("auto", "full"), "auto", help="auto: large files are sampled before a hit; full: read whole.").tag(config=True)
+    verify = Enum(("auto", "full"), "auto", help="auto: a hit samples large files; full: reads them.").tag(config=True)
     storage = Unicode("", help="A Prefect storage block that keeps copies, such as s3/team-cache.").tag(config=True)
     max_bytes = Unicode("", help="What the store may take, such as 20GB; empty: a share of the disk.").tag(config=True)
     max_age = Unicode("", help="Entries unused for longer go, such as 90d; empty: none.").tag(config=True)
     max_entry_bytes = Unicode("", help="The largest entry that is kept, such as 5GB; empty: no limit.").tag(config=True)
-    policy = Enum(("value", "lru"), "value", help="What goes first: the cheapest to run again per byte, or the longest unused.").tag(config=True)
+    policy = Enum(("value", "lru"), "value", help="What goes first: least worth, or longest unused.").tag(config=True)
     grace = Unicode("10m", help="For how long an eviction can be undone.").tag(config=True)
     ttl = Unicode("", help="When entries expire, such as 12h; empty: never.").tag(config=True)
     retries = Int(0, min=0, help="How often a cell that raises is tried again.").tag(config=True)
@@ -109,7 +112,7 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
     pin = Bool(default_value=False, help="Never prune new entries.").tag(config=True)
     min_seconds = Float(2.0, min=0.0, help="With auto: what runs no longer than this is not stored.").tag(config=True)
 
-    def __init__(self, shell: InteractiveShell, **settings: Any) -> None:
+    def __init__(self, shell: IPythonShell, **settings: object) -> None:
         super().__init__(shell, **settings)
         self.runner = Runner(shell)
         self.auto = Auto(self)
@@ -121,20 +124,19 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         self.observe(self._forget, list(_STORE_SETTINGS))
 
     @validate("max_bytes", "max_entry_bytes")
-    def _valid_size(self, proposal: Any) -> str:
+    def _valid_size(self, proposal: Bunch) -> str:
         return _valid(proposal.value, parse_size)
 
     @validate("max_age", "ttl", "timeout")
-    def _valid_span(self, proposal: Any) -> str:
+    def _valid_span(self, proposal: Bunch) -> str:
         return _valid(proposal.value, arguments.span)
 
     @validate("grace", "retry_delay")
-    def _valid_delay(self, proposal: Any) -> str:
+    def _valid_delay(self, proposal: Bunch) -> str:
         return _valid(proposal.value, arguments.delay)
 
     # The two magics
 
-    @line_cell_magic(MAGIC)
     def magic(self, line: str, cell: str | None = None) -> object:  # noqa: D102 - help_text() is its docstring
         __tracebackhide__ = True
         if cell is None:
@@ -151,6 +153,7 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         return self._cell(cell, said)
 
     magic.__doc__ = arguments.help_text()
+    cast("Any", line_cell_magic)(MAGIC)(magic)  # its types know functions only
 
     def defaults(self) -> Options:
         """Return the options of a cell whose line says nothing."""
@@ -181,7 +184,7 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         except SyntaxError as error:
             self._hide_ourselves(error, compiles=False)
             raise
-        options = said.options.replace(silenced=DisplayHook.semicolon_at_end_of_expression(cell))
+        options = said.options.replace(silenced=_is_silenced(cell))
         work = partial(self._explain if options.explain else self._run, cell, options)
         return bridge(work) if said.awaited else work()
 
@@ -213,19 +216,16 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         """
         shell, show = self.shell, self.shell.showtraceback
 
-        def showtraceback(*said: Any, **more: Any) -> None:
+        def showtraceback(*said: object, **more: object) -> None:
             if sys.exc_info()[1] is error:
                 error.__traceback__ = users_traceback(error, shell)
                 if not compiles:
                     more["running_compiled_code"] = False  # no frame is to blame
             show(*said, **more)
 
-        def forget() -> None:
-            if vars(shell).get("showtraceback") is showtraceback:
-                del vars(shell)["showtraceback"]
-
-        vars(shell)["showtraceback"] = showtraceback
-        after_cell(shell, forget)
+        undo = contextlib.ExitStack()
+        undo.enter_context(shadowed(shell, "showtraceback", showtraceback))
+        after_cell(shell, undo.close)
 
     # What the session is given
 
@@ -248,7 +248,7 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
             max_bytes=int(parse_size(self.max_bytes)) if self.max_bytes else None,
             max_age=arguments.span(self.max_age) if self.max_age else None,
             max_entry_bytes=int(parse_size(self.max_entry_bytes)) if self.max_entry_bytes else None,
-            policy=self.policy,
+            policy="lru" if self.policy == "lru" else "value",
             grace=arguments.delay(self.grace or "0"),
         )
 
@@ -300,7 +300,7 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         __tracebackhide__ = True
         from .tasks import run_cell
 
-        # Prefect's timeout is a signal, which must not break into the kernel's own loop: there the runner keeps the time.
+        # Prefect's timeout is a signal, which must not break into the kernel's loop: there the runner keeps the time.
         waits = in_bridge()
         self.runner.timeout = options.timeout if waits else None
         return run_cell(
@@ -355,7 +355,7 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         taken = [name for name in values if name in self.shell.user_ns]
         if taken and not getattr(said, "overwrite", False):
             raise UsageProblem(
-                f"the notebook has {', '.join(taken)} already; --overwrite replaces it, -o {taken[0]}=other loads it as other"
+                f"the notebook has {', '.join(taken)} already; --overwrite replaces it, -o {taken[0]}=NAME renames it"
             )
         self.shell.push(values)
         print(report.loaded(values, entry))  # noqa: T201 - what a command answers
@@ -421,7 +421,9 @@ class PrefectCache(Magics):  # type: ignore[misc] # traitlets' decorators have n
         self.show(report.stats(self.outcomes, self.store.usage()))
 
     def _do_where(self, said: Namespace) -> None:  # noqa: ARG002 - one signature for all commands
-        named = ROOT_VARIABLE if os.environ.get(ROOT_VARIABLE) else "%config PrefectCache.path" if self.path else "the system's cache folder"
+        named = "%config PrefectCache.path" if self.path else "the system, for caches"
+        if os.environ.get(ROOT_VARIABLE):
+            named = ROOT_VARIABLE
         self.show(report.where(self.store.usage(), named, default_key_file()))
 
     def _do_auto(self, said: Namespace) -> None:
@@ -460,7 +462,7 @@ _STORE_SETTINGS: Final = ("path", "max_bytes", "max_age", "max_entry_bytes", "po
 class Auto:
     """An input transformer that puts the cell magic over every cell, while it is on.
 
-    It only ever sees whole cells: what is transformed while a cell runs (the body of a magic, our own) is left as it is.
+    It acts on whole cells only: what is transformed while one runs (the body of a magic, our own) is left as it is.
     """
 
     def __init__(self, magics: PrefectCache) -> None:
@@ -471,7 +473,8 @@ class Auto:
         """Return whether it is on, and since how many seconds a run is worth storing."""
         if not self.on:
             return "auto is off"
-        return f"auto is on: cells that run longer than {self._magics.min_seconds:g} s are cached; `# prefect_cache: off` leaves one out"
+        least = f"{self._magics.min_seconds:g} s"
+        return f"auto is on: cells that run longer than {least} are cached; `# prefect_cache: off` leaves one out"
 
     def switch(self, *, on: bool) -> None:
         """Turn it on or off."""
@@ -502,9 +505,9 @@ def _may_be_cached(cell: str) -> bool:
     return any(not line.startswith(("%", "!", "?")) and not line.endswith("?") for line in code)
 
 
-def _tags(shell: InteractiveShell) -> frozenset[str]:
+def _tags(shell: IPythonShell) -> frozenset[str]:
     """Return the tags of the cell that the front end has just sent; not every front end sends them."""
-    parent = getattr(shell, "get_parent", dict)() or {}
+    parent: dict[str, Any] = getattr(shell, "get_parent", dict)() or {}
     tags = parent.get("metadata", {}).get("tags", ())
     return frozenset(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list | tuple) else frozenset()
 
@@ -518,7 +521,7 @@ class Progress:
         self._began = self._drawn = time.monotonic()
         self._id = ""
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -582,6 +585,12 @@ def _in_ipythons_style() -> Iterator[None]:
         raise UsageError(f"{error.message}{'; ' + error.remedy if error.remedy else ''}") from None
 
 
+def _is_silenced(cell: str) -> bool:
+    """Tell whether a cell ends with a semicolon, by which IPython shows no value."""
+    semicolon: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
+    return semicolon(cell)
+
+
 async def _nothing() -> None:
     """Do nothing, for IPython to await."""
 
@@ -592,47 +601,53 @@ def _published(entry: Entry, key: Key) -> None:
     published(entry, key)
 
 
-_loaded: PrefectCache | None = None
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was given to a shell, and what stood under our magics' name before."""
+
+    magics: PrefectCache
+    awaiting: Awaiting
+    completions: Completions
+    before: dict[str, Any]
+
+
+_loaded: Loaded | None = None
 
 
 def last() -> Last | None:
     """Return the last cell's outcome; None before the first."""
-    if _loaded is None or not _loaded.outcomes:
+    if _loaded is None or not _loaded.magics.outcomes:
         return None
-    return Last.of(_loaded.outcomes[-1])
+    return Last.of(_loaded.magics.outcomes[-1])
 
 
-def load(shell: InteractiveShell) -> None:
+def load(shell: IPythonShell) -> None:
     """Give the shell our magics."""
     global _loaded  # noqa: PLW0603 - one shell for a process, as IPython has it
     if _loaded is not None:
         return
-    _loaded = magics = PrefectCache(shell)
-    magics.before = _registered(shell)
+    known = shell.magics_manager.magics
+    before = {kind: known[kind].get(MAGIC) for kind in ("line", "cell")}
+    magics = PrefectCache(shell)
     shell.register_magics(magics)
-    magics.awaiting = Awaiting(shell)
-    shell.input_transformers_post.append(magics.awaiting)
-    magics.completions = Completions(magics)
-    magics.completions.install(shell)
+    _loaded = Loaded(magics, Awaiting(shell), Completions(magics), before)
+    shell.input_transformers_post.append(_loaded.awaiting)
+    _loaded.completions.install(shell)
 
 
-def unload(shell: InteractiveShell) -> None:
+def unload(shell: IPythonShell) -> None:
     """Take our magics away again, and leave the shell as it was."""
-    global _loaded  # noqa: PLW0603 - see `load`
+    global _loaded
     if _loaded is None:
         return
-    magics, _loaded = _loaded, None
-    magics.auto.switch(on=False)
-    magics.completions.remove(shell)
-    shell.input_transformers_post.remove(magics.awaiting)
-    shell.configurables.remove(magics)
-    known = shell.magics_manager
-    known.registry.pop(type(magics).__name__, None)
-    for kind, was in magics.before.items():
-        known.magics[kind].pop(MAGIC, None)
+    given, _loaded = _loaded, None
+    given.magics.auto.switch(on=False)
+    given.completions.remove(shell)
+    shell.input_transformers_post.remove(given.awaiting)
+    shell.configurables.remove(given.magics)
+    manager = shell.magics_manager
+    manager.registry.pop(type(given.magics).__name__, None)
+    for kind, was in given.before.items():
+        manager.magics[kind].pop(MAGIC, None)
         if was is not None:
-            known.magics[kind][MAGIC] = was
-
-
-def _registered(shell: InteractiveShell) -> dict[str, Any]:
-    return {kind: shell.magics_manager.magics[kind].get(MAGIC) for kind in ("line", "cell")}
+            manager.magics[kind][MAGIC] = was

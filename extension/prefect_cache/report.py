@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from . import explain
 from .explain import Lines, Table
+from .model import Hit, Miss
 from .panel import view
 from .units import age_text, moment_text, seconds_text, size_text
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 KEY_DIGITS: Final = 8
 """How much of a digest is shown, and suffices to address an entry in all but the largest stores."""
 
+SHOWN_COLUMNS: Final = 40
 ROWS: Final = 50
 """The longest table that a command shows unasked."""
 
@@ -80,7 +83,7 @@ def entry(found: Entry) -> Lines:
     lines += _titled("files", [line for output in manifest.outputs for line in _file(found, output)])
     if manifest.run.prefect:
         lines += _titled("prefect", [f"{name}: {value}" for name, value in manifest.run.prefect.items() if value])
-    return Lines(tuple(lines).__add__((f"`%prefect_cache load {_key(found.digest)}` brings its values here.",)))
+    return Lines((*lines, f"`%prefect_cache load {_key(found.digest)}` brings its values here."))
 
 
 def _titled(title: str, lines: Sequence[str]) -> list[str]:
@@ -92,10 +95,12 @@ def _titled(title: str, lines: Sequence[str]) -> list[str]:
 def _file(found: Entry, output: Output) -> list[str]:
     path = found.path / output.file
     shape = _shape(output)
-    lines = [f"{output.name or output.kind}: {output.kind}{shape}, {output.codec}, {size_text(output.size)}", f"  {path}"]
+    head = f"{output.name or output.kind}: {output.kind}{shape}, {output.codec}, {size_text(output.size)}"
+    lines = [head, f"  {path}"]
     columns = output.meta.get("columns")
     if isinstance(columns, list):
-        lines.append("  " + ", ".join(_column(column) for column in columns[:40]) + (", ..." if len(columns) > 40 else ""))  # noqa: PLR2004 - a screen's width of columns
+        more = ", ..." if len(columns) > SHOWN_COLUMNS else ""
+        lines.append("  " + ", ".join(_column(column) for column in columns[:SHOWN_COLUMNS]) + more)
     if path.suffix == ".arrow":
         lines += [f"  {tool}: {_one_line(code)}" for tool, code in view.snippets(path, output).items()]
     return lines
@@ -187,8 +192,8 @@ def stats(outcomes: Iterable[Outcome], usage: Usage) -> Table:
     seen = list(outcomes)
     counts = Counter(map(explain.status, seen))
     causes = Counter(f"{explain.status(o)}: {explain.reason(o)}" for o in seen if explain.reason(o))
-    saved = sum(o.entry.manifest.run.seconds - o.seconds for o in seen if explain.status(o) == "hit")
-    written = sum(o.entry.size for o in seen if explain.status(o) in ("miss", "refresh"))
+    saved = math.fsum(o.entry.manifest.run.seconds - o.seconds for o in seen if isinstance(o, Hit))
+    written = sum(o.entry.size for o in seen if isinstance(o, Miss))
     tried = counts["hit"] + counts["miss"]
     rate = f" ({100 * counts['hit'] / tried:.0f} % of hits and misses)" if tried else ""
     rows = [
@@ -199,7 +204,7 @@ def stats(outcomes: Iterable[Outcome], usage: Usage) -> Table:
         ("Stored", size_text(written)),
         ("All sessions: hits", f"{usage.hits:,}"),
         ("All sessions: time saved", seconds_text(usage.saved)),
-        ("Store", f"{_counted(usage.entries, 'entry', 'entries')}, {size_text(usage.size)} of {size_text(usage.limit)}"),
+        ("Store", f"{_counted(usage.entries, 'entry', 'entries')}, {size_text(usage.size)}"),
     ]
     return Table(("", ""), tuple(rows), right=(1,))
 
@@ -231,9 +236,9 @@ def _counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def _pairs(value: Any) -> list[tuple[str, str]]:
-    return [(str(a), str(b)) for a, b in value]
+def _pairs(value: Json) -> list[tuple[str, str]]:
+    return [(str(a), str(b)) for a, b in cast("list[list[Json]]", value)]
 
 
-def _triples(value: Any) -> list[tuple[str, str, str]]:
-    return [(str(a), str(b), str(c)) for a, b, c in value]
+def _triples(value: Json) -> list[tuple[str, str, str]]:
+    return [(str(a), str(b), str(c)) for a, b, c in cast("list[list[Json]]", value)]

@@ -21,17 +21,17 @@ import inspect
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from IPython.core.error import UsageError
 
 from .errors import CellTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import CodeType
 
-    from IPython.core.interactiveshell import InteractiveShell
+    from .capture import Shell
 
 MAGIC: Final = "prefect_cache"
 
@@ -42,14 +42,14 @@ AWAITED: Final = "--awaited"
 class Runner:
     """Runs source in the notebook's namespace and returns its last expression's value."""
 
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self.timeout: float | None = None
         """Seconds after which a body that awaits is cancelled; a signal must not break into a running event loop."""
 
     def transform(self, source: str) -> str:
         """Return `source` as plain Python: magics, shell escapes and help turned into calls."""
-        return self._shell.transform_cell(source)
+        return str(self._shell.transform_cell(source))
 
     def check(self, source: str) -> str:
         """Return `source` as plain Python that compiles.
@@ -68,7 +68,7 @@ class Runner:
 
     def is_async(self, python: str) -> bool:
         """Tell whether `python` awaits at its top level."""
-        return self._shell.autoawait and awaits(python)
+        return bool(self._shell.autoawait) and awaits(python)
 
     def run(self, python: str) -> object:
         """Run plain Python in the notebook's namespace; return the value of its last expression, else None."""
@@ -93,25 +93,25 @@ class Runner:
     def _execute(self, code: CodeType) -> object:
         __tracebackhide__ = True
         # exec returns nothing and eval the value; `eval` runs code of every mode.
-        value = eval(code, self._shell.user_global_ns, self._shell.user_ns)  # noqa: S307 - the user's own cell
+        value: Any = eval(code, self._shell.user_global_ns, self._shell.user_ns)  # noqa: S307 - the user's own cell
         return wait_for(value, self.timeout) if code.co_flags & inspect.CO_COROUTINE else value
 
     def _name(self, python: str) -> str:
         """Return the file name of the cell that holds `python`, known to tracebacks and debuggers."""
         raw, count = _cell(self._shell)
         lines = _lines_before(raw, python)
-        return self._shell.compile.cache("\n" * lines + python, count, raw_code=raw or python)
+        return str(self._shell.compile.cache("\n" * lines + python, count, raw_code=raw or python))
 
     def _parse(self, python: str, name: str) -> ast.Module:
         raw, _ = _cell(self._shell)
         tree = self._shell.compile.ast_parse("\n" * _lines_before(raw, python) + python, filename=name)
-        return self._shell.transform_ast(tree)
+        return cast("ast.Module", self._shell.transform_ast(tree))
 
     def _compile(self, node: ast.stmt, name: str, mode: str) -> CodeType:
         compiler = self._shell.compile
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if self._shell.autoawait else 0
         with compiler.extra_flags(flags):
-            return compiler(_UNITS[mode](node), name, mode)
+            return cast("CodeType", compiler(_UNITS[mode](node), name, mode))
 
 
 _UNITS: Final[dict[str, Callable[[Any], ast.mod]]] = {
@@ -149,7 +149,7 @@ def _located(node: ast.stmt, place: ast.stmt) -> ast.stmt:
     return ast.fix_missing_locations(ast.copy_location(node, place))
 
 
-def _cell(shell: InteractiveShell) -> tuple[str, int]:
+def _cell(shell: Shell) -> tuple[str, int]:
     """Return the running cell as the user wrote it, and its number."""
     running = shell.displayhook.exec_result
     if running is None:
@@ -178,7 +178,7 @@ class Awaiting:
     Looks at what IPython made of the whole cell, so ``%%time`` and others in front are left alone.
     """
 
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(self, shell: Shell) -> None:
         self._shell = shell
 
     def __call__(self, lines: list[str]) -> list[str]:
@@ -212,7 +212,7 @@ def _magic_call(python: str) -> tuple[str, str] | None:
             return None
 
 
-def wait_for(awaitable: Any, deadline: float | None = None) -> object:
+def wait_for(awaitable: Coroutine[Any, Any, object], deadline: float | None = None) -> object:
     """Return what `awaitable` comes to, waiting as the place allows, until `deadline` by the monotonic clock.
 
     Inside a `Bridge` the kernel's own loop awaits it; where no loop runs, a loop is run. Inside a running loop without
@@ -262,7 +262,7 @@ class Bridge:
     """Synchronous work in a greenlet, left whenever it has to wait."""
 
     def __init__(self, work: Callable[[], object]) -> None:
-        from greenlet import getcurrent, greenlet  # noqa: PLC0415 - only cells that await need it
+        from greenlet import getcurrent, greenlet
 
         self._outside = getcurrent()
         self._inside: Any = greenlet(work)
@@ -299,11 +299,11 @@ def _current_bridge() -> Bridge | None:
     return None if module is None else getattr(module.getcurrent(), "prefect_cache_bridge", None)
 
 
-def users_traceback(error: BaseException, shell: InteractiveShell) -> TracebackType | None:
+def users_traceback(error: BaseException, shell: Shell) -> TracebackType | None:
     """Return the traceback of `error` as if its cell had run without us.
 
-    What lies between the call of the magic and the first frame of the body is ours, IPython's and the engine's; where the
-    magic was the cell itself, the cell's one line (the call that IPython made of it) goes too.
+    What lies between the call of the magic and the first frame of the body is ours, IPython's and the engine's; where
+    the magic was the cell itself, the cell's one line (the call that IPython made of it) goes too.
     """
     frames = list(_frames(error.__traceback__))
     call = next((i for i, tb in enumerate(frames) if _is_magic_call(tb)), None)
