@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 BELONGS_TO_THE_USER = ("PREFECT_", "JUPYTER_", "JPY_", "IPYTHON", "XDG_", "MPL", "HYPOTHESIS_")
 """Variables with these beginnings would let the tests see, or touch, what is the user's own."""
 
-SAMPLED = {"scenarios", "fuzz"}
+LEFT_OUT = {"fuzz", "prefect_server", "benchmarks"}
+"""Folders that a ``--short`` run leaves out."""
+
+SAMPLED = {"scenarios"}
 SAMPLED_ONE_IN = 8
 """With ``--short``, of the tests in these folders one in so many runs."""
 
@@ -81,7 +84,9 @@ def _belongs(item: pytest.Item, *, short: bool, long: bool) -> bool:
     if not short:
         return True
     folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
-    return not item.get_closest_marker("browser") and (folder not in SAMPLED or _sampled(item))
+    if item.get_closest_marker("browser") or folder in LEFT_OUT:
+        return False
+    return folder not in SAMPLED or _sampled(item)
 
 
 def _sampled(item: pytest.Item) -> bool:
