@@ -124,9 +124,8 @@ def _report(totals: list[Played], seconds: float) -> int:
     statuses: collections.Counter[str] = sum((p.statuses for p in totals), collections.Counter())
     bypasses: collections.Counter[str] = sum((p.bypasses for p in totals), collections.Counter())
     found = [p.seed for p in totals if p.history]
-    print(
-        f"\n{len(totals)} notebooks, {sum(p.steps for p in totals)} steps in {seconds:.0f} s; cached cells: {dict(statuses)}"
-    )
+    steps = sum(p.steps for p in totals)
+    print(f"\n{len(totals)} notebooks, {steps} steps in {seconds:.0f} s; cached cells: {dict(statuses)}")
     for why, count in bypasses.most_common(12):
         print(f"  bypass {count:5}  {why}")
     print(f"{len(found)} notebooks parted: {found}")
