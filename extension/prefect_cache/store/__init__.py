@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from prefect_cache.store.entries import CacheWarning, Eviction, Store, Usage, default_root
 from prefect_cache.store.publish import Draft
-from prefect_cache.store.trust import Trust, trust
+from prefect_cache.store.trust import Trust
 
-__all__ = ["CacheWarning", "Draft", "Eviction", "Store", "Trust", "Usage", "default_root", "trust"]
+__all__ = ["CacheWarning", "Draft", "Eviction", "Store", "Trust", "Usage", "default_root"]

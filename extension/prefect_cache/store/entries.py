@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from prefect_cache.digests import PIECE, combine, file_digest, piece_digest
-from prefect_cache.errors import Damaged, NotFound, StoreUnwritable
+from prefect_cache.errors import Damaged, NotFound, StoreUnwritable, Untrusted
 from prefect_cache.model import FORMAT, Catalog, Entry, EvictionPlan, Problem, Retention
 from prefect_cache.store import catalog as indexes
 from prefect_cache.store import locks, publish
@@ -260,11 +260,19 @@ class Store:
         if name not in _slots(manifest.key.digest):
             raise Damaged(f"the folder holds an entry of another key, {manifest.key.digest}")
         signature = _read_if_there(folder / SIGNATURE)
-        signer = self.trust.signer(data, signature)
+        signer = self._signer(data, signature)
         used, hits = _uses(folder)
         size = sum(output.size for output in manifest.outputs) + len(data) + len(signature)
         pinned = (folder / PINNED).exists()
         return Entry(manifest, folder, size, used, hits, pinned, bool(signer)), signer
+
+    def _signer(self, data: bytes, signature: bytes) -> str:
+        try:
+            return self.trust.signer(data, signature)
+        except Untrusted as refused:
+            # A key that is refused must not end the cell: nothing is trusted, and it is said.
+            self.on_problem(Problem(self.root, f"{refused.message}; {refused.remedy}"))
+            return ""
 
     # Verifying
 
@@ -365,7 +373,11 @@ class Store:
                 publish.flush(system, draft.path / output.file)
         data = manifests.to_bytes(manifest)
         publish.write_file(system, draft.path / MANIFEST, data)
-        publish.write_file(system, draft.path / SIGNATURE, self.trust.sign(data))
+        try:
+            signature = self.trust.sign(data)
+        except Untrusted as refused:
+            raise StoreUnwritable(refused.message, remedy=refused.remedy) from refused
+        publish.write_file(system, draft.path / SIGNATURE, signature)
         if manifest.options.get("pin"):
             publish.write_file(system, draft.path / PINNED, b"")
         publish.flush_folder(system, draft.path)
@@ -638,7 +650,12 @@ class Store:
 
     def _catalog(self, index: Index, limit: int | None) -> Catalog:
         index.refresh()
-        return index.catalog(self.trust.names(), limit=-1 if limit is None else limit)
+        try:
+            trusted = self.trust.names()
+        except Untrusted as refused:
+            self.on_problem(Problem(self.root, f"{refused.message}; {refused.remedy}"))
+            trusted = frozenset()
+        return index.catalog(trusted, limit=-1 if limit is None else limit)
 
     def usage(self) -> Usage:
         """Return what the store takes."""

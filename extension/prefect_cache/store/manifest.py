@@ -127,7 +127,7 @@ def from_bytes(data: bytes) -> Manifest:
         raise Damaged(message)
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # someone else may have written it, and signed it himself
         message = f"{MANIFEST} is not JSON: {error}"
         raise Damaged(message) from error
     return from_json(document)

@@ -215,6 +215,8 @@ class Draft:
     def _close(self) -> None:
         if self._lock is not None:
             self._lock.close()
+        else:
+            lock_of(self.path).unlink(missing_ok=True)
 
 
 def move_in(system: System, draft: Draft, place: Path, trash: Path) -> bool:
@@ -306,8 +308,10 @@ def _sweepers_lock(draft: Path) -> Iterator[None]:
         yield
         return
     except OSError as error:
-        if error.errno not in locks.NO_LOCKS or time.time() - lock.stat().st_mtime < NO_LOCK_PATIENCE:
+        if error.errno not in locks.NO_LOCKS:
             raise
+        if time.time() - lock.stat().st_mtime < NO_LOCK_PATIENCE:
+            raise locks.Busy("someone, as far as one can tell") from error
         yield
         return
     try:

@@ -109,7 +109,7 @@ class Trust:
         """Return the keys that there are; a key file that others can read is refused aloud, not skipped."""
         found: dict[bytes, None] = {}
         for path in (self._own or default_key_file(), *self._others, *_shared):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 found[self._key(path)] = None
         return list(found)
 
@@ -138,17 +138,22 @@ def read_key(path: Path) -> bytes:
     Untrusted
         It is no key file, or others may read or write it.
     """
-    with path.open("rb") as file:
-        _check_owner(path, os.fstat(file.fileno()))
-        words = file.read(4096).split()
+    try:
+        with path.open("rb") as file:
+            _check_owner(path, os.fstat(file.fileno()))
+            words = file.read(4096).split()
+    except FileNotFoundError:
+        raise
+    except (IsADirectoryError, PermissionError) as error:
+        raise _refused(path, f"is no key file that can be read: {error.strerror}", "name a key file of your own") from error
     if len(words) != 2 or words[0] != HEADER.encode():  # noqa: PLR2004 - header and key
-        raise _refused(path, "is not a key file of prefect_cache", f"remove it and a new one is made, or restore it: {path}")
+        raise _refused(path, "is not a key file of prefect_cache", "restore it, or remove it and a new one is made")
     try:
         key = bytes.fromhex(words[1].decode("ascii"))
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise _refused(path, "is a damaged key file", f"remove it and a new one is made, or restore it: {path}")
+        raise _refused(path, "is a damaged key file", "restore it, or remove it and a new one is made")
     return key
 
 
