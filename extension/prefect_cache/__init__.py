@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .cells.fingerprint import register as fingerprint_for
     from .magics import Last
     from .serializers import ArrowSerializer
-    from .store import trust
+    from .store.trust import trust
 
     last: Last | None
 
@@ -65,7 +65,7 @@ _HOMES: Final = {
     "cached": ("cache_policies", "cached"),
     "fingerprint": ("cells.fingerprint", "fingerprint"),
     "fingerprint_for": ("cells.fingerprint", "register"),
-    "trust": ("store", "trust"),
+    "trust": ("store.trust", "trust"),
 }
 """Where each public name lives, and what it is called there."""
 
