@@ -1,0 +1,692 @@
+"""What a cell depends on outside of the namespace, seen while it runs, and verified before a hit.
+
+Python's audit events tell of opened files, listed folders, files made and removed; stand-ins for a few functions of ``os``
+tell who asked whether a file exists, when it changed, where we are and what an environment
+variable holds; the kernel tells what native readers and other programs opened (:mod:`~prefect_cache.cells.watch`).
+
+What the kernel tells has no sender: an editor or the Jupyter server may have opened a file as well. So an
+opening that Python did not see counts where the cell may be behind it: the file is no program text or notebook, or the
+cell names it, or started a program. Depending on a file too many costs a run when it changes; one too few
+would cost the truth.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from prefect_cache import digests
+from prefect_cache.cells import disk, places
+from prefect_cache.cells.randomness import NAMES, UNSEEDED, WATCH
+from prefect_cache.cells.standins import StandIn, put_originals_back
+from prefect_cache.cells.trace import Contradiction, Trace
+from prefect_cache.cells.watch import CREATE, DELETE, FOLDER, MODIFY, MOVED_FROM, MOVED_TO, OPEN, Watch
+from prefect_cache.model import Change, Observed, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from prefect_cache.cells.trace import Seen
+    from prefect_cache.cells.watch import Event
+
+MAX_NAMES = 2000
+"""Of so many texts, those that look most like names of files, it is tried whether there is such a file."""
+
+VOLATILE = ("JPY_", "PREFECT_", "KERNEL_", "PYDEVD_", "COLUMNS", "LINES")
+"""Environment variables that say which kernel this is, not what it computes; read by the tools around it."""
+
+PROGRAM_TEXT = (".py", ".ipynb", ".md", ".toml", ".cfg", ".lock", ".log", "~", ".swp", ".tmp")
+"""Endings of files that editors and servers open at any time."""
+
+_OPENING_BY_FOLDER = frozenset({"_rmtree_safe_fd", "_rmtree_safe_fd_step", "_fwalk"})
+"""Functions of the standard library that open a name relative to an open folder, which the event does not tell."""
+
+_MAKING_FOLDERS = frozenset({"makedirs", "mkdir"})
+_DATES = frozenset({"stat", "lstat", "getmtime", "getsize", "getctime", "getatime"})
+
+
+class Observer:
+    """Sees what happens between ``with`` and the end of its block.
+
+    Parameters
+    ----------
+    strings
+        Texts of the cell and its inputs that may name files.
+    files
+        Patterns of files on which the cell depends besides.
+    store_root
+        Our own store, whose files are of no account.
+    namespace
+        The notebook's; functions that a cell took from ``os`` while they were replaced are put right there.
+
+    Attributes
+    ----------
+    observed
+        What a later run depends on, once the block has ended.
+    tainted
+        Why nothing may be stored, or an empty text.
+    notes
+        What the user should know.
+    """
+
+    def __init__(
+        self,
+        *,
+        strings: Collection[str] = (),
+        files: Collection[str] = (),
+        store_root: Path | None = None,
+        namespace: MutableMapping[str, object] | None = None,
+    ) -> None:
+        self.observed: tuple[Observed, ...] = ()
+        self.tainted = ""
+        self.notes: tuple[str, ...] = ()
+        self._strings = sorted(set(strings), key=_unlikely)[:MAX_NAMES]
+        self._files = sorted(set(files))
+        self._namespace = namespace
+        self._trace = Trace(self._strings, places.ignored(str(store_root.absolute()) if store_root else None))
+        self._named: dict[str, Seen] = {}
+        self._named_folders: set[str] = set()
+        self._environ: dict[str, bytes | None] = {}
+        self._environ_before: dict[Any, Any] = {}
+
+    def __enter__(self) -> Self:
+        global _active  # noqa: PLW0603 - the audit hook belongs to the process
+        if _active is not None:
+            self.tainted = "it ran inside another cell that is being cached"
+            return self
+        _prepare()
+        self._listed_before = {pattern: self._matching(pattern) for pattern in self._files}
+        _watch().follow_tree(self._trace.cwd)
+        for text in self._strings:
+            self._expect(text)
+        self._environ_before = {**os.environ._data}  # type: ignore[attr-defined]
+        _watch().drain()
+        _watch().overflowed = False
+        WATCH.begin()
+        _active = self
+        _listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        global _active  # noqa: PLW0603 - as above
+        if _active is not self:
+            return
+        _active = None
+        _stop_listening()
+        drawn = WATCH.end()
+        if self._namespace is not None:
+            put_originals_back(self._namespace)
+        self._told_by_kernel(_watch().drain())
+        if error is None:
+            self._conclude(drawn)
+
+    # before
+
+    def _expect(self, text: str) -> None:
+        """Watch what a text names, if it names something."""
+        path = places.absolute(os.path.expanduser(text), self._trace.cwd)
+        found = disk.look(path)
+        if found.kind == "folder":
+            self._named_folders.add(path)
+            self._watch_folder(path)
+        elif found.kind == "file" or os.path.isdir(os.path.dirname(path)):
+            self._watch_folder(os.path.dirname(path), deep=False)
+            real = os.path.realpath(path)
+            if real != path:
+                self._watch_folder(os.path.dirname(real), deep=False)
+            if seen := self._trace.of(path, text):
+                self._named[path] = self._named[real] = seen
+
+    def _watch_folder(self, folder: str, *, deep: bool = True) -> None:
+        if self._trace.ignores(folder + os.sep) or folder == os.sep:
+            return
+        if deep:
+            _watch().follow_tree(folder)
+        else:
+            _watch().follow(folder)
+
+    def _matching(self, pattern: str) -> list[str]:
+        return sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+
+    # while it runs: called by the audit hook and the stand-ins
+
+    def opened(self, path: str, flags: int, *, importing: bool = False) -> None:
+        """Note that Python opens a file; what it imports from the working folder is found relative to it."""
+        given, path = path, places.source_of(places.absolute(path))
+        if importing and self._trace.contains(path):
+            given = os.path.relpath(path, self._trace.cwd)
+        if (seen := self._trace.of(path, given)) is None:
+            return
+        if seen.before.kind == "folder":  # to ask what it is, or to make an unnamed file in it
+            self._trace.ask(seen, dated=False)
+        elif flags & (os.O_TRUNC | os.O_EXCL):
+            if flags & os.O_EXCL:
+                self._trace.ask(seen, dated=False)
+            self._trace.write(seen)
+        elif flags & (os.O_WRONLY | os.O_RDWR):
+            self._trace.write(seen, keeping=True)
+        else:
+            self._trace.read(seen)
+
+    def listed(self, path: str) -> None:
+        """Note that Python lists a folder; what is opened in it afterwards may be opened natively."""
+        given, path = path, places.absolute(path)
+        if seen := self._trace.of(path, given):
+            self._trace.list(seen)
+            self._watch_folder(path, deep=False)
+
+    def made_folder(self, path: str, *, tolerant: bool) -> None:
+        """Note that Python makes a folder."""
+        if seen := self._trace.of(places.absolute(path), path):
+            self._trace.make_folder(seen, tolerant=tolerant)
+            _watch().follow(os.path.dirname(seen.path))
+
+    def removed(self, path: str) -> None:
+        """Note that Python removes a file or folder."""
+        if seen := self._trace.of(places.absolute(path), path):
+            self._trace.remove(seen)
+
+    def renamed(self, source: str, target: str) -> None:
+        """Note that Python moves something: it is read, it goes, and it comes."""
+        if gone := self._trace.of(places.absolute(source), source):
+            if gone.before.kind == "file":
+                self._trace.read(gone)
+            self._trace.remove(gone)
+        if came := self._trace.of(places.absolute(target), target):
+            self._trace.write(came)
+
+    def written(self, path: str, *, keeping: bool) -> None:
+        """Note that Python changes a file by its name."""
+        if seen := self._trace.of(places.absolute(path), path):
+            self._trace.write(seen, keeping=keeping)
+
+    def asked(self, path: str, *, dated: bool) -> None:
+        """Note that a program asks what stands at a path."""
+        if seen := self._trace.of(places.absolute(path), path):
+            self._trace.ask(seen, dated=dated)
+
+    def started(self, words: Iterable[str]) -> None:
+        """Note that another program starts; what its arguments name is watched."""
+        self._trace.spawned = True
+        for word in words:
+            if " " not in word or os.path.exists(word):
+                self._expect(word)
+
+    def environment(self, variable: str) -> None:
+        """Note that an environment variable is read, unless the cell set it."""
+        key = os.environ.encodekey(variable)  # type: ignore[attr-defined]
+        before = self._environ_before.get(key)
+        if variable.startswith(VOLATILE) or os.environ._data.get(key) != before:  # type: ignore[attr-defined]
+            return
+        self._environ.setdefault(variable, before)
+
+    def whole_environment(self) -> None:
+        """Note that all environment variables are read."""
+        for key in self._environ_before:
+            self.environment(os.environ.decodekey(key))  # type: ignore[attr-defined]
+
+    def working_folder(self) -> None:
+        """Note that the user's code asks where it is."""
+        if seen := self._trace.of(self._trace.cwd, self._trace.cwd):
+            seen.asked = True
+
+    def fail(self, reason: str) -> None:
+        """Note that the run cannot be stored."""
+        self.tainted = self.tainted or reason
+
+    # afterwards
+
+    def _told_by_kernel(self, events: Sequence[Event]) -> None:
+        if _watch().overflowed:
+            self.fail("too many files changed while the cell ran to see them all")
+        log = _EventLog(self._trace, self._named, self._named_folders)
+        for event in events:
+            log.add(event)
+        log.close()
+        for path, seen in self._named.items():
+            if seen.before.kind == "file" and not _watch().follows(os.path.dirname(path)):
+                self._trace.read(seen)  # nobody would have told us
+
+    def _conclude(self, drawn: Iterable[Observed]) -> None:
+        try:
+            found = [*self._patterns(), *self._trace.observed()]
+        except Contradiction as reason:
+            self.fail(str(reason))
+            return
+        found += [Observed("absent", seen.name, disk.kind_digest(disk.ABSENT)) for seen in self._missing()]
+        found += [Observed("environ", name, _environ_digest(raw)) for name, raw in sorted(self._environ.items())]
+        found += drawn
+        self.notes = tuple(f"{s.kind} was not seeded: its draws are frozen" for s in drawn if s.digest == UNSEEDED)
+        self.observed = tuple({(seen.kind, seen.name): seen for seen in found}.values())
+
+    def _missing(self) -> Iterator[Seen]:
+        """Return what a text names as a file and was not there: a native program may have looked for it."""
+        for seen in self._named.values():
+            untouched = not (seen.asked or seen.read or seen.written)
+            if untouched and seen.before.kind == "absent" and _looks_like_file(seen.name):
+                if disk.look(seen.path).kind == "absent":
+                    yield seen
+
+    def _patterns(self) -> Iterator[Observed]:
+        for pattern, names in self._listed_before.items():
+            yield Observed("files", pattern, digests.combine("files", *names))
+            for name in names:
+                if (
+                    seen := self._trace.of(places.absolute(os.path.expanduser(name)), name)
+                ) and seen.before.kind == "file":
+                    self._trace.read(seen)
+
+
+class _EventLog:
+    """Sorts out what the kernel tells, for what Python did not see."""
+
+    def __init__(self, trace: Trace, named: dict[str, Seen], folders: set[str]) -> None:
+        self._trace = trace
+        self._named = named
+        self._folders = folders
+        self._known = {path for path, seen in trace.seen.items() if _touched(seen)}
+        self._made: dict[str, set[str]] = {}
+        self._gone: dict[str, dict[str, bool]] = {}
+        self._natively_read: set[str] = set()
+        self._opened_folders: set[str] = set()
+
+    def add(self, event: Event) -> None:
+        """Take one event."""
+        if event.path in self._known or not self._counts(event.path):
+            return
+        if not event.what & FOLDER and os.path.isdir(event.path):  # an unnamed file in it
+            return
+        if event.what & FOLDER:
+            self._folder(event)
+        else:
+            self._file(event)
+
+    def _counts(self, path: str) -> bool:
+        if self._trace.ignores(path):
+            return False
+        if path in self._named or self._trace.spawned or path in self._folders:
+            return True
+        name = os.path.basename(path)
+        return not name.endswith(PROGRAM_TEXT) and not name.startswith(".")
+
+    def _file(self, event: Event) -> None:
+        named = self._named.get(event.path)
+        seen = named or self._trace.of(event.path, os.path.relpath(event.path, self._trace.cwd))
+        if seen is None:
+            return
+        folder, name = os.path.split(event.path)
+        if event.what & (CREATE | MOVED_TO):
+            self._made.setdefault(folder, set()).add(name)
+            if not seen.read and not named:
+                seen.before = disk.ABSENT
+            self._trace.write(seen)
+        elif event.what & (DELETE | MOVED_FROM):
+            self._gone.setdefault(folder, {})[name] = False
+            self._trace.remove(seen)
+        elif event.what & MODIFY:
+            seen.written = True
+        elif event.what & OPEN and not seen.written:
+            self._natively_read.add(folder)
+            seen.read = True
+
+    def _folder(self, event: Event) -> None:
+        if event.what & OPEN:
+            self._opened_folders.add(event.path)
+        elif event.what & (CREATE | MOVED_TO):
+            folder, name = os.path.split(event.path)
+            self._made.setdefault(folder, set()).add(name)
+            if seen := self._trace.of(event.path, os.path.relpath(event.path, self._trace.cwd)):
+                seen.before = disk.ABSENT
+                self._trace.make_folder(seen, tolerant=True)
+                self._own(event.path)
+        elif event.what & (DELETE | MOVED_FROM):
+            folder, name = os.path.split(event.path)
+            self._gone.setdefault(folder, {})[name] = True
+
+    def _own(self, folder: str) -> None:
+        """Take all in a new folder as written: it came before anybody could watch."""
+        for path, _, names in os.walk(folder):
+            for name in names:
+                self._trace.of(os.path.join(path, name), os.path.relpath(os.path.join(path, name), self._trace.cwd))
+
+    def close(self) -> None:
+        """Take folders that were listed natively, with the names that they held before the run."""
+        for folder in self._opened_folders:
+            if folder in self._folders or folder in self._natively_read or self._trace.spawned:
+                seen = self._trace.of(folder, os.path.relpath(folder, self._trace.cwd))
+                if seen is not None and not seen.listed and not seen.written:
+                    seen.listed = disk.listing_digest(self._names_before(folder))
+
+    def _names_before(self, folder: str) -> dict[str, bool] | None:
+        names = disk.listing(folder)
+        if names is None:
+            return None
+        made = self._made.get(folder, set())
+        return {**{name: kind for name, kind in names.items() if name not in made}, **self._gone.get(folder, {})}
+
+
+def _touched(seen: Seen) -> bool:
+    return seen.read or seen.written
+
+
+def _unlikely(text: str) -> tuple[bool, int, str]:
+    """Sort texts that look like names of files first."""
+    return (os.sep not in text and "." not in text, len(text), text)
+
+
+def _looks_like_file(text: str) -> bool:
+    stem, ending = os.path.splitext(text)
+    return bool(stem) and 1 < len(ending) <= 10 and ending[1:].isalnum() and " " not in ending
+
+
+# --- listening -----------------------------------------------------------------------------------
+
+_active: Observer | None = None
+_busy = threading.local()
+_the_watch: Watch | None = None
+_installed = False
+_standins: list[StandIn] = []
+_environ_class: Any = type(os.environ)
+_environ_getitem, _environ_iter = _environ_class.__getitem__, _environ_class.__iter__
+
+
+def _watch() -> Watch:
+    global _the_watch  # noqa: PLW0603 - one for the process, made when first needed
+    if _the_watch is None or not _the_watch.working:
+        _the_watch = Watch()
+    return _the_watch
+
+
+def _prepare() -> None:
+    """Install the audit hook, which no one can remove: once."""
+    global _installed  # noqa: PLW0603 - as above
+    if not _installed:
+        sys.addaudithook(_hook)
+        _installed = True
+
+
+def _listen() -> None:
+    for name, tell in (("stat", _tell_stat), ("lstat", _tell_stat), ("access", _tell_access), ("getcwd", _tell_getcwd)):
+        standin = StandIn(os, name, tell)
+        standin.install()
+        _standins.append(standin)
+    _environ_class.__getitem__ = _getitem
+    _environ_class.__iter__ = _iter
+
+
+def _stop_listening() -> None:
+    _environ_class.__getitem__, _environ_class.__iter__ = _environ_getitem, _environ_iter
+    while _standins:
+        _standins.pop().remove()
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    observer = _active
+    if observer is None or event not in _HANDLERS:
+        return
+    _quietly(observer, _HANDLERS[event], args)
+
+
+def _quietly(observer: Observer, handler: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Call a handler, whose own doings are not observed and whose failures are not the cell's."""
+    if getattr(_busy, "now", False):
+        return
+    _busy.now = True
+    try:
+        handler(observer, *args)
+    except Contradiction as reason:
+        observer.fail(str(reason))
+    except Exception as error:  # noqa: BLE001 - it must not reach the user's code; the run is not stored
+        observer.fail(f"what the cell did could not be observed ({type(error).__name__}: {error})")
+    finally:
+        _busy.now = False
+
+
+def _text(path: object, folder: int = -1) -> str | None:
+    """Return a path as text; None where it names nothing."""
+    if isinstance(path, int):
+        return _path_of(path) if sys.platform == "linux" else None
+    if path is None:
+        return os.curdir
+    if not isinstance(path, str | bytes | os.PathLike):
+        return None
+    text = os.fsdecode(path)
+    if isinstance(folder, int) and folder >= 0 and not os.path.isabs(text) and sys.platform == "linux":
+        return os.path.join(_path_of(folder), text)
+    return text
+
+
+def _path_of(descriptor: int) -> str:
+    """Return the path of an open folder, relative to the working folder where it lies in there."""
+    path, cwd = os.readlink(f"/proc/self/fd/{descriptor}"), places.working_folder()
+    return os.path.relpath(path, cwd) if path == cwd or path.startswith(cwd + os.sep) else path
+
+
+def _is_called_by(names: frozenset[str]) -> bool:
+    """Tell whether an audit event comes out of one of these functions; to be called by a handler."""
+    return sys._getframe(4).f_code.co_name in names
+
+
+def _is_importing() -> bool:
+    """Tell whether an audit event comes out of the import system; to be called by a handler."""
+    return sys._getframe(4).f_code.co_filename.startswith("<frozen importlib")
+
+
+def _on_open(observer: Observer, path: object, mode: object, flags: object = 0) -> None:
+    directory = getattr(os, "O_DIRECTORY", 0)
+    if isinstance(path, int) or not isinstance(flags, int) or flags & directory:
+        return
+    text = _text(path)
+    if text and not _is_called_by(_OPENING_BY_FOLDER):
+        observer.opened(text, flags, importing=_is_importing())
+
+
+def _on_list(observer: Observer, path: object) -> None:
+    text = _text(path)
+    if text and not _is_importing():
+        observer.listed(text)
+
+
+def _on_remove(observer: Observer, path: object, folder: int = -1) -> None:
+    if text := _text(path, folder):
+        observer.removed(text)
+
+
+def _on_rename(
+    observer: Observer, source: object, target: object, source_folder: int = -1, target_folder: int = -1
+) -> None:
+    gone, came = _text(source, source_folder), _text(target, target_folder)
+    if gone and came:
+        observer.renamed(gone, came)
+
+
+def _on_mkdir(observer: Observer, path: object, mode: int = 0, folder: int = -1) -> None:
+    if text := _text(path, folder):
+        observer.made_folder(text, tolerant=_is_tolerant())
+
+
+def _is_tolerant() -> bool:
+    """Tell whether ``os.makedirs`` or ``Path.mkdir`` was told not to mind a folder that is there."""
+    frame = sys._getframe(4)
+    while frame.f_back is not None and frame.f_code.co_name in {"makedirs", "mkdir"}:
+        if frame.f_locals.get("exist_ok"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _on_link(observer: Observer, source: object, target: object, *folders: int) -> None:
+    if text := _text(target, folders[-1] if folders else -1):
+        observer.written(text, keeping=False)
+
+
+def _on_truncate(observer: Observer, path: object, length: int) -> None:
+    if not isinstance(path, int) and (text := _text(path)):
+        observer.written(text, keeping=length > 0)
+
+
+def _on_database(observer: Observer, path: object, *_: object) -> None:
+    text = _text(path)
+    if text and not text.startswith(":memory:") and not isinstance(path, int):
+        observer.opened(text.removeprefix("file:").partition("?")[0], os.O_RDONLY)
+
+
+def _on_program(observer: Observer, program: object, args: object = (), *_: object) -> None:
+    found: list[str] = []
+    for part in [program, *(args if isinstance(args, list | tuple) else [args])]:
+        if isinstance(part, str | bytes):
+            found += _words(os.fsdecode(part))
+    observer.started(found)
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return [line, *shlex.split(line)] if line.isprintable() else []
+    except ValueError:
+        return line.split()
+
+
+def _on_fork(observer: Observer, *_: object) -> None:
+    observer.started(())
+
+
+def _on_library(observer: Observer, path: object) -> None:
+    if isinstance(path, str) and os.sep in path:
+        observer.opened(path, os.O_RDONLY)
+
+
+_HANDLERS: dict[str, Callable[..., None]] = {
+    "open": _on_open,
+    "os.listdir": _on_list,
+    "os.scandir": _on_list,
+    "os.remove": _on_remove,
+    "os.rmdir": _on_remove,
+    "os.rename": _on_rename,
+    "os.mkdir": _on_mkdir,
+    "os.link": _on_link,
+    "os.symlink": _on_link,
+    "os.truncate": _on_truncate,
+    "sqlite3.connect": _on_database,
+    "subprocess.Popen": _on_program,
+    "os.system": _on_program,
+    "os.posix_spawn": _on_program,
+    "os.fork": _on_fork,
+    "os.forkpty": _on_fork,
+    "ctypes.dlopen": _on_library,
+}
+
+
+def _tell_stat(path: object = None, **options: object) -> None:
+    observer = _active
+    if observer is not None and not isinstance(path, int) and options.get("dir_fd") is None:
+        _quietly(observer, _asked, (path, *places.asker(2)))
+
+
+def _asked(observer: Observer, path: object, users: bool, through: list[str]) -> None:  # noqa: FBT001 - internal
+    text = _text(path)
+    if text and _MAKING_FOLDERS.isdisjoint(through):
+        observer.asked(text, dated=users and _DATES.issuperset(through))
+
+
+def _tell_access(path: object = None, *_: object, **options: object) -> None:
+    observer = _active
+    if observer is not None and not isinstance(path, int) and options.get("dir_fd") is None:
+        _quietly(observer, _asked, (path, False, []))
+
+
+def _tell_getcwd() -> None:
+    observer = _active
+    if observer is not None and places.asker(2)[0]:
+        _quietly(observer, Observer.working_folder, ())
+
+
+def _getitem(self: Any, key: str) -> str:
+    observer = _active
+    if observer is not None and self is os.environ and isinstance(key, str):
+        _quietly(observer, Observer.environment, (key,))
+    value: str = _environ_getitem(self, key)
+    return value
+
+
+def _iter(self: Any) -> Iterator[str]:
+    observer = _active
+    if observer is not None and self is os.environ and places.asker(1)[0]:
+        _quietly(observer, Observer.whole_environment, ())
+    found: Iterator[str] = _environ_iter(self)
+    return found
+
+
+# --- verifying -----------------------------------------------------------------------------------
+
+
+def verify(observed: Sequence[Observed]) -> Change | None:
+    """Return the first difference between what a run observed and what is there now; None where all is as it was.
+
+    Kind ``"name"`` is the session's: it knows the namespace.
+    """
+    for seen in observed:
+        how = _difference(seen)
+        if how is not None:
+            return how
+    return None
+
+
+def _difference(seen: Observed) -> Change | None:
+    if seen.kind == "name":
+        return None
+    now = _digest_now(seen)
+    if now == seen.digest:
+        return None
+    newer = Part(seen.kind, seen.name, now) if now is not None else None
+    return Change(seen.kind, seen.name, _how(seen, now), Part(seen.kind, seen.name, seen.digest), newer)
+
+
+def _how(seen: Observed, now: str | None) -> Any:
+    if seen.kind == "absent":
+        return "new"
+    return "gone" if now is None or now == disk.kind_digest(disk.ABSENT) else "changed"
+
+
+def _digest_now(seen: Observed) -> str | None:
+    """Return what the digest would be now; None where there is nothing to digest, or nobody knows how."""
+    if seen.kind in NAMES:
+        return next(WATCH.digest(name) for name in NAMES if name == seen.kind)
+    if seen.kind == "environ":
+        return _environ_digest(os.environ._data.get(os.environ.encodekey(seen.name)))  # type: ignore[attr-defined]
+    if seen.kind == "cwd":
+        return digests.combine("cwd", os.getcwd())
+    if seen.kind == "files":
+        return digests.combine("files", *sorted(glob.glob(os.path.expanduser(seen.name), recursive=True)))
+    return _disk_now(seen, places.absolute(seen.name))
+
+
+def _disk_now(seen: Observed, path: str) -> str | None:
+    found = disk.look(path)
+    if seen.kind in {"file", "written"}:
+        stamp = disk.Stamp.from_json(seen.detail)
+        if stamp is not None and found.stamp == stamp:
+            return seen.digest
+        try:
+            return disk.state(path)[0]
+        except OSError:
+            return None
+    if seen.kind in {"absent", "exists"}:
+        return disk.kind_digest(found)
+    if seen.kind == "dates":
+        return disk.dates_digest(found)
+    if seen.kind == "folder":
+        return disk.listing_digest(disk.listing(path))
+    return None
+
+
+def _environ_digest(raw: bytes | str | None) -> str:
+    return digests.combine("environ", "unset") if raw is None else digests.combine("environ", "set", raw)

@@ -1,0 +1,113 @@
+"""Which files are nobody's data: Python's own, installed packages', caches, ours.
+
+Those are in the key by version, or are written and read by the tools around the notebook
+at times of their own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import site
+import sys
+import sysconfig
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_getcwd = os.getcwd
+_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_COMPILED = os.sep + "__pycache__" + os.sep
+
+
+def working_folder() -> str:
+    """Return the working folder, though ``os.getcwd`` may be replaced just now."""
+    return _getcwd()
+
+
+@cache
+def standard_library() -> tuple[str, ...]:
+    """Return the folders of the standard library."""
+    paths = sysconfig.get_paths()
+    return _folders([paths["stdlib"], paths["platstdlib"], os.path.dirname(os.__file__)])
+
+
+@cache
+def packages() -> tuple[str, ...]:
+    """Return the folders that hold installed packages."""
+    paths = sysconfig.get_paths()
+    return _folders([paths["purelib"], paths["platlib"], *site.getsitepackages(), site.getusersitepackages()])
+
+
+def ignored(store_root: str | None) -> tuple[str, ...]:
+    """Return the beginnings of all paths that no cell's result depends on."""
+    home = os.path.expanduser("~")
+    variables = {
+        "PREFECT_HOME": f"{home}/.prefect",
+        "IPYTHONDIR": f"{home}/.ipython",
+        "JUPYTER_DATA_DIR": f"{home}/.local/share/jupyter",
+        "JUPYTER_CONFIG_DIR": f"{home}/.jupyter",
+        "JUPYTER_RUNTIME_DIR": f"{home}/.local/share/jupyter",
+        "MPLCONFIGDIR": f"{home}/.config/matplotlib",
+    }
+    cache_home = os.environ.get("XDG_CACHE_HOME", f"{home}/.cache")
+    config_home = os.environ.get("XDG_CONFIG_HOME", f"{home}/.config")
+    own = [os.environ.get(variable, default) for variable, default in variables.items()]
+    own += [
+        f"{cache_home}/matplotlib",
+        f"{cache_home}/fontconfig",
+        f"{config_home}/matplotlib",
+        f"{config_home}/prefect_cache",
+    ]
+    own += [store_root] if store_root else []
+    devices = ("/proc/", "/sys/", "/dev/", "/usr/share/fonts/", "/usr/lib/", "/etc/fonts/", "/lib/")
+    return (*standard_library(), *packages(), *_folders(own), *devices, _OWN)
+
+
+def _folders(paths: list[str]) -> tuple[str, ...]:
+    spellings = {spelling for path in paths for spelling in (os.path.abspath(path), os.path.realpath(path))}
+    return tuple(sorted(path.rstrip(os.sep) + os.sep for path in spellings))
+
+
+def source_of(path: str) -> str:
+    """Return the source of a compiled module, and any other path as it is."""
+    if _COMPILED in path and path.endswith(".pyc"):
+        try:
+            return importlib.util.source_from_cache(path)
+        except ValueError:
+            return path
+    return path
+
+
+def is_passing(path: str) -> bool:
+    """Tell whether a path is nothing but a trace of running Python: compiled code, a cell's made-up file."""
+    return _COMPILED in path or "/ipykernel_" in path or path.endswith((">", ".pyc", ".pyo"))
+
+
+def absolute(path: str, folder: str | None = None) -> str:
+    """Return a path from the root, without resolving links."""
+    joined = os.path.join(folder or _getcwd(), path)
+    return os.path.normpath(joined) if os.pardir not in joined else os.path.realpath(joined)
+
+
+def asker(depth: int) -> tuple[bool, list[str]]:
+    """Return whether the user's own code asks, and through which functions of the standard library.
+
+    `depth` is that of the frame that called the function in question.
+    """
+    frame: FrameType | None = sys._getframe(depth + 1)
+    through: list[str] = []
+    while frame is not None and (frame.f_code.co_filename.startswith(_library())):
+        through.append(frame.f_code.co_name)
+        frame = frame.f_back
+    users = frame is not None and not frame.f_code.co_filename.startswith((*packages(), _OWN))
+    return users, through
+
+
+@cache
+def _library() -> tuple[str, ...]:
+    inside = tuple(folder for folder in packages() if folder.startswith(standard_library()))
+    folders = tuple(folder for folder in standard_library() if folder not in inside)
+    return (*folders, "<frozen ")
