@@ -29,7 +29,7 @@ GRACE_SHARE = 0.1
 """Of the limit, what evicted entries that can still be undone may take."""
 
 ROOM = 0.05
-"""Of the limit, what a prune clears beyond it, so that the next save need not prune again."""
+"""Of the limit, what a prune clears beyond it in small entries, so that the next save need not prune again."""
 
 BLOCK = 4096
 """An entry takes at least this much of a disk, however small its files are."""
@@ -115,9 +115,10 @@ def choose(
         elif not candidate.pinned:
             staying.append(candidate)
     if total - freer.freed > limit:
-        target = int(limit * (1 - ROOM))
+        room = int(limit * ROOM)
         for candidate in _worst_first(staying, retention, now):
-            if total - freer.freed <= target:
+            over = total - freer.freed - limit
+            if over <= -room or (over <= 0 and candidate.size > room):
                 break
             freer.free(candidate)
             victims.append(Victim(candidate, _reason(candidate, retention, now)))

@@ -142,7 +142,7 @@ def read_key(path: Path) -> bytes:
         with path.open("rb") as file:
             _check_owner(path, os.fstat(file.fileno()))
             words = file.read(4096).split()
-    except FileNotFoundError:
+    except (FileNotFoundError, Untrusted):
         raise
     except (IsADirectoryError, PermissionError) as error:
         raise _refused(path, f"is no key file that can be read: {error.strerror}", "name a key file of your own") from error
