@@ -196,8 +196,8 @@ _RANK: Final[Mapping[str, int]] = {
     kind: rank
     for rank, kind in enumerate(
         (
-            "format", "code", "input", "function", "module", "file", "written", "folder", "absent", "environ",
-            "cwd", "state", "random", "numpy.random", "sharing", "python", "package",
+            "format", "code", "expired", "options", "input", "function", "module", "file", "files", "written",
+            "folder", "absent", "environ", "cwd", "state", "random", "numpy.random", "sharing", "python", "package",
         )
     )
 }  # fmt: skip
@@ -267,6 +267,19 @@ def _say_python(change: Change) -> str:
     return f"Python {older} -> {newer}" if older and newer else "Python's version changed"
 
 
+def _say_expired(change: Change) -> str:  # noqa: ARG001 - one signature for all
+    return "its stored run has expired"
+
+
+def _say_files(change: Change) -> str:
+    differences = _differences(change)
+    return f"{differences[0].text}" if len(differences) == 1 else f"files that {change.name} names changed"
+
+
+def _say_options(change: Change) -> str:
+    return f"--{change.name} {_VERBS[change.how]}"
+
+
 def _say_format(change: Change) -> str:  # noqa: ARG001 - one signature for all
     return "the format of the store changed"
 
@@ -287,6 +300,9 @@ _CLAUSES: Final = {
     "sharing": _say_sharing,
     "python": _say_python,
     "format": _say_format,
+    "expired": _say_expired,
+    "files": _say_files,
+    "options": _say_options,
 }
 
 _TITLES: Final[Mapping[str, str]] = {
@@ -295,6 +311,9 @@ _TITLES: Final[Mapping[str, str]] = {
     "module": "module",
     "package": "package",
     "file": "file",
+    "files": "files",
+    "options": "option",
+    "expired": "stored run",
     "written": "file that the cell wrote",
     "folder": "folder",
     "absent": "file that was not there",
@@ -319,7 +338,7 @@ def _how(change: Change) -> str:
     if change.how == "new":
         return "new" if change.kind != "input" else "an input that the earlier run did not have"
     if change.how == "gone":
-        return "gone" if change.kind != "input" else "no longer an input"
+        return {"input": "no longer an input", "expired": "has expired"}.get(change.kind, "gone")
     older, newer = _version(change.older), _version(change.newer)
     if older and newer and older != newer:
         return f"{older} -> {newer}"
@@ -364,7 +383,7 @@ def _differences(change: Change) -> list[Difference]:
     newer = change.newer.detail if change.newer is not None else None
     if not isinstance(older, dict) or not isinstance(newer, dict):
         return []
-    return differences(older, newer)
+    return _parts("files", older, newer) if change.kind == "files" else differences(older, newer)
 
 
 def differences(older: Mapping[str, Json], newer: Mapping[str, Json]) -> list[Difference]:
@@ -389,14 +408,13 @@ def _difference(name: str, was: Json, now: Json) -> list[Difference]:
         return [Difference(f"{many} {thing}{'s' if many != 1 else ''} {'added' if now > was else 'removed'}")]
     if isinstance(was, list) or isinstance(now, list):
         return [Difference(f"{name} changed")]
-    return [Difference(f"{name} {_short(was)} -> {_short(now)}")]
+    what = "" if name == "value" else f"{name} "
+    return [Difference(f"{what}{_short(was)} -> {_short(now)}")]
 
 
 def _parts(kind: str, was: Mapping[str, Json], now: Mapping[str, Json]) -> list[Difference]:
     """Return how two maps of named parts (columns, keys, attributes) differ."""
-    noun = {"columns": "column", "keys": "key", "attributes": "attribute", "items": "item", "cells": "captured"}.get(
-        kind, kind
-    )
+    noun = kind.removesuffix("s")
     changed = [name for name in now if name in was and was[name] != now[name]]
     added = [name for name in now if name not in was]
     removed = [name for name in was if name not in now]
