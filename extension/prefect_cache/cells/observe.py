@@ -1,7 +1,7 @@
 """What a cell depends on outside of the namespace, seen while it runs, and verified before a hit.
 
-Python's audit events tell of opened files, listed folders, files made and removed; stand-ins for a few functions of ``os``
-tell who asked whether a file exists, when it changed, where we are and what an environment
+Python's audit events tell of opened files, listed folders, files made and removed; stand-ins for a few functions
+of ``os`` tell who asked whether a file exists, when it changed, where we are and what an environment
 variable holds; the kernel tells what native readers and other programs opened (:mod:`~prefect_cache.cells.watch`).
 
 What the kernel tells has no sender: an editor or the Jupyter server may have opened a file as well. So an
@@ -17,7 +17,7 @@ import os
 import shlex
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect_cache import digests
 from prefect_cache.cells import disk, places
@@ -94,7 +94,7 @@ class Observer:
         self._named: dict[str, Seen] = {}
         self._named_folders: set[str] = set()
         self._environ: dict[str, bytes | None] = {}
-        self._environ_before: dict[Any, Any] = {}
+        self._environ_before: dict[bytes, bytes] = {}
 
     def __enter__(self) -> Self:
         global _active  # noqa: PLW0603 - the audit hook belongs to the process
@@ -106,7 +106,7 @@ class Observer:
         _watch().follow_tree(self._trace.cwd)
         for text in self._strings:
             self._expect(text)
-        self._environ_before = {**os.environ._data}  # type: ignore[attr-defined]
+        self._environ_before = {**_environ_data()}
         _watch().drain()
         _watch().overflowed = False
         WATCH.begin()
@@ -223,16 +223,16 @@ class Observer:
 
     def environment(self, variable: str) -> None:
         """Note that an environment variable is read, unless the cell set it."""
-        key = os.environ.encodekey(variable)  # type: ignore[attr-defined]
+        key = os.fsencode(variable)
         before = self._environ_before.get(key)
-        if variable.startswith(VOLATILE) or os.environ._data.get(key) != before:  # type: ignore[attr-defined]
+        if variable.startswith(VOLATILE) or _environ_data().get(key) != before:
             return
         self._environ.setdefault(variable, before)
 
     def whole_environment(self) -> None:
         """Note that all environment variables are read."""
         for key in self._environ_before:
-            self.environment(os.environ.decodekey(key))  # type: ignore[attr-defined]
+            self.environment(os.fsdecode(key))
 
     def working_folder(self) -> None:
         """Note that the user's code asks where it is."""
@@ -272,9 +272,9 @@ class Observer:
         """Return what a text names as a file and was not there: a native program may have looked for it."""
         for seen in self._named.values():
             untouched = not (seen.asked or seen.read or seen.written)
-            if untouched and seen.before.kind == "absent" and _looks_like_file(seen.name):
-                if disk.look(seen.path).kind == "absent":
-                    yield seen
+            absent = seen.before.kind == "absent" and disk.look(seen.path).kind == "absent"
+            if untouched and absent and _looks_like_file(seen.name):
+                yield seen
 
     def _patterns(self) -> Iterator[Observed]:
         for pattern, names in self._listed_before.items():
@@ -385,7 +385,7 @@ def _unlikely(text: str) -> tuple[bool, int, str]:
 
 def _looks_like_file(text: str) -> bool:
     stem, ending = os.path.splitext(text)
-    return bool(stem) and 1 < len(ending) <= 10 and ending[1:].isalnum() and " " not in ending
+    return bool(stem) and 1 < len(ending) <= len(".sas7bdat") and ending[1:].isalnum() and " " not in ending
 
 
 # --- listening -----------------------------------------------------------------------------------
@@ -397,6 +397,12 @@ _installed = False
 _standins: list[StandIn] = []
 _environ_class: Any = type(os.environ)
 _environ_getitem, _environ_iter = _environ_class.__getitem__, _environ_class.__iter__
+
+
+def _environ_data() -> dict[bytes, bytes]:
+    """Return what ``os.environ`` wraps: to look there is not to read a variable."""
+    data: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
+    return data
 
 
 def _watch() -> Watch:
@@ -460,7 +466,7 @@ def _text(path: object, folder: int = -1) -> str | None:
     if not isinstance(path, str | bytes | os.PathLike):
         return None
     text = os.fsdecode(path)
-    if isinstance(folder, int) and folder >= 0 and not os.path.isabs(text) and sys.platform == "linux":
+    if folder >= 0 and not os.path.isabs(text) and sys.platform == "linux":
         return os.path.join(_path_of(folder), text)
     return text
 
@@ -473,15 +479,15 @@ def _path_of(descriptor: int) -> str:
 
 def _is_called_by(names: frozenset[str]) -> bool:
     """Tell whether an audit event comes out of one of these functions; to be called by a handler."""
-    return sys._getframe(4).f_code.co_name in names
+    return sys._getframe(4).f_code.co_name in names  # noqa: SLF001 - no other way to a caller
 
 
 def _is_importing() -> bool:
     """Tell whether an audit event comes out of the import system; to be called by a handler."""
-    return sys._getframe(4).f_code.co_filename.startswith("<frozen importlib")
+    return sys._getframe(4).f_code.co_filename.startswith("<frozen importlib")  # noqa: SLF001 - as above
 
 
-def _on_open(observer: Observer, path: object, mode: object, flags: object = 0) -> None:
+def _on_open(observer: Observer, path: object, _mode: object, flags: object = 0) -> None:
     directory = getattr(os, "O_DIRECTORY", 0)
     if isinstance(path, int) or not isinstance(flags, int) or flags & directory:
         return
@@ -509,14 +515,14 @@ def _on_rename(
         observer.renamed(gone, came)
 
 
-def _on_mkdir(observer: Observer, path: object, mode: int = 0, folder: int = -1) -> None:
+def _on_mkdir(observer: Observer, path: object, _mode: int = 0, folder: int = -1) -> None:
     if text := _text(path, folder):
         observer.made_folder(text, tolerant=_is_tolerant())
 
 
 def _is_tolerant() -> bool:
     """Tell whether ``os.makedirs`` or ``Path.mkdir`` was told not to mind a folder that is there."""
-    frame = sys._getframe(4)
+    frame = sys._getframe(4)  # noqa: SLF001 - as above
     while frame.f_back is not None and frame.f_code.co_name in {"makedirs", "mkdir"}:
         if frame.f_locals.get("exist_ok"):
             return True
@@ -524,7 +530,7 @@ def _is_tolerant() -> bool:
     return False
 
 
-def _on_link(observer: Observer, source: object, target: object, *folders: int) -> None:
+def _on_link(observer: Observer, _source: object, target: object, *folders: int) -> None:
     if text := _text(target, folders[-1] if folders else -1):
         observer.written(text, keeping=False)
 
@@ -609,7 +615,7 @@ def _tell_getcwd() -> None:
         _quietly(observer, Observer.working_folder, ())
 
 
-def _getitem(self: Any, key: str) -> str:
+def _getitem(self: os._Environ[str], key: str) -> str:
     observer = _active
     if observer is not None and self is os.environ and isinstance(key, str):
         _quietly(observer, Observer.environment, (key,))
@@ -617,7 +623,7 @@ def _getitem(self: Any, key: str) -> str:
     return value
 
 
-def _iter(self: Any) -> Iterator[str]:
+def _iter(self: os._Environ[str]) -> Iterator[str]:
     observer = _active
     if observer is not None and self is os.environ and places.asker(1)[0]:
         _quietly(observer, Observer.whole_environment, ())
@@ -650,7 +656,7 @@ def _difference(seen: Observed) -> Change | None:
     return Change(seen.kind, seen.name, _how(seen, now), Part(seen.kind, seen.name, seen.digest), newer)
 
 
-def _how(seen: Observed, now: str | None) -> Any:
+def _how(seen: Observed, now: str | None) -> Literal["changed", "new", "gone"]:
     if seen.kind == "absent":
         return "new"
     return "gone" if now is None or now == disk.kind_digest(disk.ABSENT) else "changed"
@@ -661,9 +667,9 @@ def _digest_now(seen: Observed) -> str | None:
     if seen.kind in NAMES:
         return next(WATCH.digest(name) for name in NAMES if name == seen.kind)
     if seen.kind == "environ":
-        return _environ_digest(os.environ._data.get(os.environ.encodekey(seen.name)))  # type: ignore[attr-defined]
+        return _environ_digest(_environ_data().get(os.fsencode(seen.name)))
     if seen.kind == "cwd":
-        return digests.combine("cwd", os.getcwd())
+        return digests.combine("cwd", places.working_folder())
     if seen.kind == "files":
         return digests.combine("files", *sorted(glob.glob(os.path.expanduser(seen.name), recursive=True)))
     return _disk_now(seen, places.absolute(seen.name))

@@ -97,7 +97,7 @@ def asker(depth: int) -> tuple[bool, list[str]]:
 
     `depth` is that of the frame that called the function in question.
     """
-    frame: FrameType | None = sys._getframe(depth + 1)
+    frame: FrameType | None = sys._getframe(depth + 1)  # noqa: SLF001 - no other way to a caller
     through: list[str] = []
     while frame is not None and (frame.f_code.co_filename.startswith(_library())):
         through.append(frame.f_code.co_name)

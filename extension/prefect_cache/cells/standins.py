@@ -4,6 +4,7 @@
 is pickled as it and can be found again where a cell took it along (``from os import getcwd``).
 """
 
+# ruff: noqa: ANN401 - arguments and results are the original's, whatever they are
 from __future__ import annotations
 
 import importlib
@@ -32,10 +33,11 @@ class StandIn:
 
     @property
     def original(self) -> Callable[..., Any]:
-        """What it stands for."""
+        """The function that it stands for."""
         return self._original
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what the original does, having told of it."""
         self._tell(*args, **kwargs)
         return self._original(*args, **kwargs)
 
