@@ -355,7 +355,14 @@ def _meta(rows: int, shape: Iterable[int], fields: Iterable[Field], **more: Json
 
 
 def _of_array(array: Array, canon: Canon) -> Table:
-    fields = tuple(_array_fields(array, canon))
+    import numpy as np
+
+    plain = array.view(np.ndarray) if not isinstance(array, np.ma.MaskedArray) else array.data.view(np.ndarray)
+    if isinstance(array, np.ma.MaskedArray) and array.ndim == 1 and array.mask is not np.ma.nomask:
+        leaf, note = _masked(plain, np.asarray(array.mask), canon)
+        fields: tuple[Field, ...] = (Field("value", leaf, str(array.dtype), note),)
+    else:
+        fields = tuple(_array_fields(plain, canon))
     rows = array.shape[0] if array.ndim else 1
     return Table(rows, fields, _meta(rows, array.shape, fields, dtype=str(array.dtype)))
 
@@ -417,11 +424,22 @@ def _of_polars(value: Any, canon: Canon) -> Table:
     frame = value.to_frame() if isinstance(value, pl.Series) else value
     names = column_names(name or "value" for name in frame.columns)
     fields = []
-    for name, dtype, array in zip(names, frame.dtypes, canon.polars(value), strict=True):
-        leaf, note = _no_form(frame.height, str(dtype)) if array is None else arrow_leaf(array)
-        fields.append(Field(name, leaf, str(dtype), note))
+    for name, series, array in zip(names, frame.get_columns(), canon.polars(value), strict=True):
+        leaf, note = _polars_leaf(series, canon) if array is None else arrow_leaf(array)
+        fields.append(Field(name, leaf, str(series.dtype), note))
     more: dict[str, Json] = {"dtype": str(value.dtype)} if isinstance(value, pl.Series) else {}
     return Table(frame.height, tuple(fields), _meta(frame.height, value.shape, fields, **more))
+
+
+def _polars_leaf(series: Any, canon: Canon) -> tuple[Leaf, str]:
+    import polars as pl
+    import pyarrow as pa
+
+    try:
+        made = series.to_arrow()
+    except (pl.exceptions.PolarsError, pa.ArrowException, TypeError, ValueError):
+        return _no_form(len(series), str(series.dtype))
+    return arrow_leaf(canon.array(made))
 
 
 def polars_has_arrow(dtype: Any) -> bool:
@@ -470,7 +488,7 @@ def _level_fields(index: pd.Index, canon: Canon, name: str) -> Iterator[Field]:
             leaf, note = _coded(np.asarray(codes), level)
             yield Field(label, leaf, str(level.dtype), note)
     elif isinstance(index, pd.RangeIndex):
-        leaf, note = numpy_leaf(index.to_numpy(), canon)
+        leaf, note = _range(index)
         yield Field(name.format(0), leaf, str(index.dtype), note)
     else:
         leaf, note = pandas_leaf(index.array, canon)
@@ -717,6 +735,17 @@ def _dictionary(values: pd.Index) -> tuple[pa.Array, str]:
 
 def _as_text(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def _range(index: pd.RangeIndex) -> tuple[Leaf, str]:
+    import numpy as np
+
+    rows = len(index)
+    if 8 * rows > DENSE:
+        return _no_form(rows, f"{index!r} is too long to spell out")
+    start, step = index.start, index.step
+    numbers = Lazy(8 * rows, lambda: (start + step * np.arange(part.start, part.stop) for part in _steps(rows)))
+    return _plain("int64", rows, numbers), ""
 
 
 def _periods(array: Any) -> tuple[Leaf, str]:

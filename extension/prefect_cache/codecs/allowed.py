@@ -30,6 +30,8 @@ _PLAIN: dict[str, str] = {
     "pytz": "_UTC _p",
     "pytz.tzinfo": "_DstTzInfo",
     "dateutil.tz.tz": "tzutc tzoffset tzlocal",
+    "dateutil.relativedelta": "relativedelta",
+    "polars.series.series": "Series",
     "numpy": "ndarray matrix recarray dtype bool_ bool datetime64 timedelta64",
     "numpy.rec": "recarray",
     "numpy.ma": "MaskedArray",
@@ -39,7 +41,7 @@ _PLAIN: dict[str, str] = {
 }
 
 _PANDAS_FUNCTIONS = (
-    "_new_Index _new_DatetimeIndex _new_PeriodIndex _new_IntervalIndex _unpickle_block __pyx_unpickle_NDArrayBacked "
+    "_new_Index _new_DatetimeIndex _new_TimedeltaIndex _new_PeriodIndex _new_IntervalIndex _unpickle_block __pyx_unpickle_NDArrayBacked "
     "__pyx_unpickle_IntervalMixin _unpickle_timestamp _timedelta_unpickle _nat_unpickle NA NaT NAType NaTType "
     "FrozenList Flags IntIndex BlockIndex __pyx_unpickle_BlockManager __pyx_unpickle_Block "
     "__pyx_unpickle_BlockPlacement BlockPlacement"
@@ -120,6 +122,8 @@ def _allowed(module: str, name: str) -> bool:
 
 def is_allowed(thing: object) -> bool:
     """Tell whether a class or function may be named without trust."""
+    if thing in (type(...), type(NotImplemented)):
+        return True
     module = getattr(thing, "__module__", None) or "builtins"
     name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", "")
     return isinstance(module, str) and _allowed(module, name)

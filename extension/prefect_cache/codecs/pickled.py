@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import io
 import os
 import pickle
 import sys
@@ -93,6 +94,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduced_cell(value)
         if (home := _singleton(value)) is not None:
             return attribute_of, home
+        if isinstance(value, _FILES) and value.closed:
+            return _reduced_closed_file(value)
         reduced = super().reducer_override(value)
         return _remade(value, reduced) if isinstance(value, type) and isinstance(reduced, tuple) else reduced
 
@@ -119,22 +122,47 @@ def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @functools.cache
-def _singletons(cls: type) -> dict[int, str]:
-    module = sys.modules.get(cls.__module__)
-    if module is None or cls.__module__ in {"builtins", "__main__"}:
-        return {}
-    return {id(value): name for name, value in vars(module).items() if type(value) is cls}
+def _homes(module: str) -> dict[int, str]:
+    """Return the objects that a module holds of its own classes, by ``id``."""
+    held = vars(sys.modules[module])
+    return {id(value): name for name, value in held.items() if getattr(type(value), "__module__", "") == module}
 
 
 def _singleton(value: object) -> tuple[str, str] | None:
     # Markers such as dataclasses.MISSING are compared by identity, and are found where their class lives.
-    name = _singletons(type(value)).get(id(value))
-    return None if name is None else (type(value).__module__, name)
+    module = type(value).__module__
+    if module in {"builtins", "__main__"} or module not in sys.modules:
+        return None
+    name = _homes(module).get(id(value))
+    # The id may be another object's by now, where the module let go of its own.
+    return (module, name) if name is not None and getattr(sys.modules[module], name, None) is value else None
 
 
 def attribute_of(module: str, name: str) -> object:
     """Return an object that lives in an importable module; called from pickles."""
     return getattr(importlib.import_module(module), name)
+
+
+_FILES: Final = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
+
+
+def _reduced_closed_file(file: Any) -> tuple[Any, ...]:
+    # `with open(path) as file:` leaves a closed file behind in the notebook, which nobody means to keep.
+    text = isinstance(file, io.TextIOWrapper)
+    return closed_file, (file.name, file.mode, file.encoding if text else None, file.errors if text else None)
+
+
+def closed_file(name: object, mode: str, encoding: str | None, errors: str | None) -> Any:
+    """Return a closed file like the one that a cell left behind; called from pickles."""
+    opened: Any = open(os.devnull, mode.replace("x", "w"), encoding=encoding, errors=errors)  # noqa: SIM115 - closed below
+    raw = opened
+    while hasattr(raw, "buffer") or hasattr(raw, "raw"):
+        raw = raw.buffer if hasattr(raw, "buffer") else raw.raw
+    raw.name = name
+    if encoding is not None:
+        opened.mode = mode
+    opened.close()
+    return opened
 
 
 def _reduced_cell(cell: types.CellType) -> tuple[Any, ...]:

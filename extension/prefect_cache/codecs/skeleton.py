@@ -118,6 +118,17 @@ class Builder:
                 if number:
                     row[missing == number] = thing
 
+    def records(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """Return records, some of whose fields are objects, not yet filled."""
+        return np.zeros(shape, dtype)
+
+    def fill_records(self, made: Array, state: tuple[Sequence[Array], bool]) -> None:
+        """Fill records field by field, and lock them where they were read-only."""
+        fields, writeable = state
+        for name, field in zip(made.dtype.names or (), fields, strict=True):
+            made[name][...] = field
+        made.flags.writeable = writeable
+
     def buffer(self, region: int) -> Any:
         """Return a region as an Arrow buffer."""
         import pyarrow as pa
@@ -165,6 +176,12 @@ class Builder:
         made = column.rename(name) if isinstance(column, pl.Series) else pl.Series(name, column)
         return made.set_sorted(descending=sorted_as == "descending") if sorted_as else made
 
+    def things(self, name: str, cells: list[object]) -> Any:
+        """Return a polars column of objects."""
+        import polars as pl
+
+        return pl.Series(name, cells, dtype=pl.Object)
+
 
 _PARTS = frozenset(f"Builder.{name}" for name in vars(Builder) if not name.startswith("_"))
 
@@ -184,6 +201,7 @@ class _Planner:
         self.needs_trust = False
         self._ways: dict[type, Callable[[Any], Any] | None] = {}
         self._named: dict[type, bool] = {}
+        self._plain: set[type] = set()
 
     def reduce(self, value: object) -> Any:
         """Return how a value is rebuilt, or NotImplemented where its own way will do."""
@@ -191,12 +209,19 @@ class _Planner:
         if kind not in self._ways:
             self._ways[kind] = way = self._way(kind)
             self._named[kind] = issubclass(kind, type) or kind in _FUNCTIONS or "function" in kind.__name__
-            if way is None and not self._named[kind]:
-                self.needs_trust |= not allowed.is_allowed(kind)
+            if allowed.is_allowed(kind):
+                self._plain.add(kind)
+            elif way is None and not self._named[kind]:
+                self.needs_trust = True
         if self._named[kind] and not is_part(value):
             self.needs_trust |= not allowed.is_allowed(value)
         known = self._ways[kind]
         return NotImplemented if known is None else known(value)
+
+    def is_plain(self, value: object) -> bool:
+        """Tell whether a value's own reduction names nothing but allowed constructors."""
+        kind = type(value)
+        return kind in self._plain or (self._named[kind] and allowed.is_allowed(value))
 
     def _way(self, kind: type) -> Callable[[Any], Any] | None:
         if kind is np.ndarray:
@@ -228,7 +253,7 @@ class _Planner:
     def _array(self, array: Array) -> Reduced:
         dtype = array.dtype
         if dtype.hasobject or dtype.kind not in "biufcmMSUV":
-            return self._objects(array) if dtype == np.dtype(object) else array.__reduce_ex__(PROTOCOL)
+            return self._objects(array) if dtype == np.dtype(object) else _records(array)
         form = dtype.str if dtype.isbuiltin == 1 and dtype.metadata is None else dtype
         if array.nbytes < LARGE:
             order = memory_order(array)
@@ -301,6 +326,8 @@ class _Planner:
 
     def _polars_series(self, series: Any) -> Reduced:
         (array,) = self.canon.polars(series)
+        if str(series.dtype) == "Object":
+            return Builder.things, (series.name, series.to_list())
         if array is None:
             return tuple(series.__reduce_ex__(PROTOCOL))
         return Builder.series, (series.name, *self._polars_column(series, array))
@@ -318,6 +345,14 @@ _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodDescrip
 def is_part(value: object) -> bool:
     """Tell whether a value is one of the Builder's methods."""
     return getattr(value, "__module__", "") == __name__ and getattr(value, "__qualname__", "") in _PARTS
+
+
+def _records(array: Array) -> Any:
+    """Return records with objects in them field by field; arrays of any other kind as NumPy keeps them."""
+    if array.dtype.names is None:
+        return array.__reduce_ex__(PROTOCOL)
+    fields = [array[name] for name in array.dtype.names]
+    return Builder.records, (array.dtype, array.shape), (fields, array.flags.writeable), None, None, Builder.fill_records
 
 
 def _dense(array: Array) -> tuple[int, ...]:
@@ -369,7 +404,7 @@ class SkeletonPickler(ValuePickler):
     def reducer_override(self, value: object) -> Any:
         """Reduce the value's own parts by regions, anything else as the notebook's values are."""
         reduced = self.planner.reduce(value)
-        if reduced is not NotImplemented or is_part(value):
+        if reduced is not NotImplemented or is_part(value) or self.planner.is_plain(value):
             return reduced
         return super().reducer_override(value)
 
