@@ -171,6 +171,21 @@ def test_the_source_of_a_restored_function_is_found_where_the_cell_stands_now() 
     assert inspect.getsource(restored) == "def f():\n    return 1\n"
 
 
+@pytest.mark.parametrize("mode", ["r", "w", "rb", "wb", "r+b", "a"])
+def test_a_closed_file_comes_back_closed(tmp_path: Any, mode: str) -> None:
+    path = tmp_path / "x"
+    path.write_text("text")
+    with path.open(mode) as file:
+        pass
+    restored = moved(file, {}, {})
+    assert (type(restored), restored.closed, restored.name, restored.mode) == (
+        type(file),
+        True,
+        str(path),
+        file.mode,
+    )
+
+
 def test_what_cannot_be_pickled_is_named() -> None:
     with pytest.raises(Unstorable, match="lock"):
         dump({"a": threading.Lock()}, io.BytesIO())

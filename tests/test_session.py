@@ -55,7 +55,6 @@ def test_frames_come_back_writable(root: Path) -> None:
 def test_writing_to_a_restored_frame_does_not_reach_the_store(root: Path) -> None:
     cell = "df = pd.DataFrame({'a': range(1000)})"
     again(root, "import pandas as pd", cell)["df"].loc[0, "a"] = -1
-    assert again(root, "import pandas as pd", "\n" + cell)["df"].loc[0, "a"] == 0 if False else True
     third = Notebook(root)
     third.run("import pandas as pd")
     assert isinstance(third.cached(cell), Hit)
@@ -202,7 +201,7 @@ def test_a_cell_that_raises_stores_nothing(root: Path) -> None:
 
 def test_a_file_that_changed_misses_and_back_again_hits(root: Path, tmp_path: Path) -> None:
     data = tmp_path / "data.csv"
-    cell = f"text = open({str(data)!r}).read()"
+    cell = f"with open({str(data)!r}) as file:\n    text = file.read()"
     data.write_text("one")
     Notebook(root).cached(cell)
     data.write_text("two")

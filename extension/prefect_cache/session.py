@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from prefect_cache import explain
-from prefect_cache.cells import effects, observe
+from prefect_cache.cells import effects, observe, randomness
 from prefect_cache.cells.analysis import analyse
 from prefect_cache.cells.effects import Before, Effects, Replay
 from prefect_cache.cells.keys import Keys, changed_files, keys_for
@@ -280,6 +280,7 @@ class Session:
         self, entry: Entry, replay: Replay, keys: Keys, started: float
     ) -> tuple[Outcome, object]:
         replay.apply()
+        randomness.WATCH.restored(entry.manifest.observed)
         self.shell.replay(entry.manifest.displays, replay.value)
         self.store.touch(entry)
         self.shell.restored(entry, keys.exact)
@@ -365,7 +366,9 @@ class Session:
             if ran.attempts:
                 before.rewind()
             ran.attempts += 1
-            ran.observer = observe.Observer(strings=strings, store_root=self.store.root)
+            ran.observer = observe.Observer(
+                strings=strings, store_root=self.store.root, namespace=self.namespace
+            )
             begun = time.perf_counter()
             with recorder, ran.observer, before.set_aside():
                 value = self.shell.execute(cell.python)

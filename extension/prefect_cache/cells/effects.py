@@ -353,8 +353,9 @@ def _json(value: object) -> Json:
 
 
 def names(manifest: Manifest) -> tuple[str, ...]:
-    """Return the variables that an entry gives back, those first that it binds, then those it changes in place."""
-    bound = cast("dict[str, Json]", manifest.effects.get("names", {}))
+    """Return the variables that an entry gives back: those that it binds (imports aside), then those changed in place."""
+    references = cast("dict[str, list[Json]]", manifest.effects.get("names", {}))
+    bound = [name for name, reference in references.items() if reference[0] != "module"]
     changed = cast("list[dict[str, Any]]", manifest.effects.get("changed", []))
     return tuple(dict.fromkeys([*bound, *(str(change["path"][0][1]) for change in changed)]))
 

@@ -250,6 +250,10 @@ class GraphWriter:
 
         return refer
 
+    def _refer_from_cells(self, value: object) -> Reference | None:
+        """Return the reference for an object in a frame's cells; what the frame itself consists of has none."""
+        return None if _is_tabular(type(value)) else self._elsewhere(value)
+
     def _write_pickle(self, folder: Path, number: int, group: list[_Root]) -> Output:
         label, _ = self._files[number]
         names = [r.label for r in group]
@@ -265,7 +269,7 @@ class GraphWriter:
         codec = codecs.codec_for(value)
         path = folder / f"{number:02d}-{_file_name(label)}{codec.suffix}"
         try:
-            written = codec.write(value, path, namespace=self._namespace, refer=self._refer(label))
+            written = codec.write(value, path, namespace=self._namespace, refer=self._refer_from_cells)
         except Unstorable as error:
             raise Unstorable(error.message, name=label, remedy=error.remedy) from error
         return Output(label, type(value).__name__, codec.name, path.name, written.digest, written.size, written.meta)
@@ -306,10 +310,10 @@ def _has_own_file(value: object) -> bool:
 def _is_file(value: object) -> bool:
     if memory.is_array(value):
         return value.nbytes >= SMALL_ARRAY and not value.dtype.hasobject  # type: ignore[attr-defined]
-    return _has_codec(type(value)) and codecs.codec_for(value).name != PickledCodec.name
+    return _is_tabular(type(value)) and codecs.codec_for(value).name != PickledCodec.name
 
 
-def _has_codec(cls: type) -> bool:
+def _is_tabular(cls: type) -> bool:
     # Asked of every object in a pickle: most are of classes that no library of tables made.
     return any(base.__module__.partition(".")[0] in _TABULAR for base in cls.__mro__)
 

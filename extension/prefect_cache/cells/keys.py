@@ -98,7 +98,7 @@ def _input(found: Fingerprinter, name: str, namespace: Mapping[str, object]) -> 
 
 def _sharing(found: Fingerprinter) -> list[Part]:
     pairs = sorted(repr(pair) for pair in (*found.shared, *found.overlaps))
-    return [Part("sharing", "objects", combine("sharing", *pairs), pairs[:20])] if pairs else []  # type: ignore[list-item]
+    return [Part("sharing", "objects", combine("sharing", *pairs), [*pairs[:20]])] if pairs else []
 
 
 def _fixed_parts(cell: Cell, namespace: Mapping[str, object], options: Options) -> list[Part]:

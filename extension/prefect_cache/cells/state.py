@@ -1,8 +1,8 @@
 """What a cell changes of the process rather than of the namespace.
 
 Each :class:`Aspect` is one kind of state that notebooks change: environment variables, the working
-directory, ``sys.path``, warnings filters, options of pandas, NumPy's way of printing, matplotlib's rcParams. A
-library that is not loaded has its default state, so that a fresh kernel and one that merely
+directory, ``sys.path``, warnings filters, options of pandas, NumPy's way of printing, matplotlib's rcParams, the
+global random generators. A library that is not loaded has its default state, so that a fresh kernel and one that merely
 imported pandas agree; nothing is imported to look.
 
 Two uses: the state *before* a run is a part of the key where results or what is shown depend on it
@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from prefect_cache.cells import randomness
 from prefect_cache.cells.fingerprint import fingerprint
 from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import Part
@@ -34,8 +35,6 @@ class Aspect(Protocol):
     """One kind of process state."""
 
     name: str
-    counts: bool
-    """Whether the state before a run is a part of the key."""
 
     def take(self) -> Any:
         """Return the state now, comparable with ``==`` and independent of later changes."""
@@ -48,7 +47,7 @@ class Aspect(Protocol):
 
 
 class _Environ:
-    name, counts = "os.environ", False
+    name = "os.environ"
 
     def take(self) -> dict[str, str]:
         return dict(os.environ)
@@ -65,7 +64,7 @@ class _Environ:
 
 
 class _WorkingDirectory:
-    name, counts = "cwd", False
+    name = "cwd"
 
     def take(self) -> str:
         try:
@@ -85,7 +84,7 @@ class _WorkingDirectory:
 
 
 class _ModulePath:
-    name, counts = "sys.path", False
+    name = "sys.path"
 
     def take(self) -> list[str]:
         return list(sys.path)
@@ -110,7 +109,7 @@ class _ModulePath:
 class _Filters:
     """``warnings.filters``, of which imports of large libraries set some of their own."""
 
-    name, counts = "warnings", True
+    name = "warnings"
 
     def take(self) -> list[Any]:
         return list(warnings.filters)
@@ -137,10 +136,36 @@ def _filters_changed() -> None:
         warnings.simplefilter("default")
 
 
+class _GlobalGenerator:
+    """The global generator of ``random`` or of ``numpy.random``, where the notebook seeded it.
+
+    One that nobody seeded is left alone on a hit: later draws stay as unforeseeable as they are without us.
+    """
+
+    def __init__(self, name: randomness.Name) -> None:
+        self.name: Any = name
+
+    def take(self) -> Any:
+        return randomness.take(self.name), self._module().getstate() if self.name == "random" else self._state()
+
+    def _module(self) -> Any:
+        return importlib.import_module(self.name)
+
+    def _state(self) -> Any:
+        module = sys.modules.get(self.name)
+        return None if module is None or not hasattr(module, "get_state") else module.get_state()
+
+    def change(self, before: Any, after: Any) -> Change:
+        changed = before[0] != after[0] and randomness.WATCH.seeded(self.name)
+        return {"to": after[1]} if changed else {}
+
+    def apply(self, change: Change) -> None:
+        module = self._module()
+        (module.setstate if self.name == "random" else module.set_state)(change["to"])
+
+
 class _Settings:
     """A library's named settings; not loaded, they are as it ships them."""
-
-    counts = True
 
     def __init__(self, name: str, module: str) -> None:
         self.name = name
@@ -265,6 +290,8 @@ ASPECTS: tuple[Aspect, ...] = (
     _PandasOptions("pandas.options", "pandas"),
     _NumpyPrinting("numpy.printoptions", "numpy"),
     _RcParams("matplotlib.rcParams", "matplotlib"),
+    _GlobalGenerator("random"),
+    _GlobalGenerator("numpy.random"),
 )
 
 _FIRST_FILTERS = tuple(warnings.filters)
@@ -284,7 +311,7 @@ def key_parts() -> tuple[Part, ...]:
             parts += [_part(aspect.name, name, value) for name, value in sorted(aspect.take().items())]
     filters = [f for f in warnings.filters if _is_general(f) and f not in _FIRST_FILTERS]
     if filters:
-        parts.append(_part("warnings", "filters", [(f[0], f[2].__name__, f[4]) for f in filters]))
+        parts.append(_part("warnings", "filters", [(f[0], str(f[2]), f[4]) for f in filters]))
     return tuple(parts)
 
 
