@@ -556,14 +556,32 @@ def arrow_leaf(array: pa.Array) -> tuple[Leaf, str]:
     kind = array.type
     if pa.types.is_null(kind):
         return Leaf(kind, ((len(array), len(array)),), ()), ""
-    if pa.types.is_float16(kind):
-        return arrow_leaf(array.cast(pa.float32()))
+    if (widened := _widened(array)) is not None:
+        return widened
     if pa.types.is_dictionary(kind):
         inner, _ = arrow_leaf(array.indices)
         return Leaf(kind, inner.nodes, inner.buffers, dictionary=array.dictionary), ""
     if not _is_flat(kind):
         return Leaf(kind, (), (), nested=array), ""
     return Leaf(kind, ((len(array), array.null_count),), tuple(array.buffers())), ""
+
+
+def _widened(array: pa.Array) -> tuple[Leaf, str] | None:
+    """Return a column of a type that some tool refuses as one that all read; None where there is no need."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types, kind = pa.types, array.type
+    if types.is_float16(kind):
+        return arrow_leaf(array.cast(pa.float32()))
+    if types.is_decimal256(kind):
+        return arrow_leaf(array.cast(pa.large_string()))[0], f"{kind} as text"
+    if types.is_run_end_encoded(kind):
+        return arrow_leaf(Canon().array(pc.run_end_decode(array)))[0], "runs spelled out"
+    if types.is_union(kind) or types.is_interval(kind):
+        texts = [None if cell is None else _as_text(cell) for cell in array.to_pylist()]
+        return arrow_leaf(Canon().array(pa.array(texts, type=pa.large_string())))[0], f"{kind} as text"
+    return None
 
 
 def numpy_leaf(array: Array, canon: Canon) -> tuple[Leaf, str]:
@@ -659,6 +677,8 @@ def _moments(ticks: Ints, unit: str, zone: object) -> tuple[Leaf, str]:
         name = pa.lib.tzinfo_to_string(zone)
         pa.lib.string_to_tzinfo(name)
     except (pa.ArrowException, ValueError, TypeError, LookupError):
+        name = "+"
+    if name.startswith(("+", "-")):  # polars knows names only
         return _nat(ticks, pa.timestamp(unit, "UTC")), f"the zone {zone} as UTC"
     return _nat(ticks, pa.timestamp(unit, name)), ""
 
@@ -689,10 +709,23 @@ def _spans(array: Array) -> tuple[Leaf, str]:
     if not array.dtype.isnative or multiple != 1:
         return _no_form(len(array), str(array.dtype))
     if unit in _UNITS:
-        return _nat(array.view(np.int64), pa.duration(unit)), ""
+        return _lengths(array.view(np.int64), unit), ""
     if unit in ("W", "D", "h", "m"):
-        return _nat(array.astype("m8[s]").view(np.int64), pa.duration("s")), f"{array.dtype} as seconds"
+        return _lengths(array.astype("m8[s]").view(np.int64), "s"), f"{array.dtype} as seconds"
     return _no_form(len(array), str(array.dtype))
+
+
+def _lengths(ticks: Ints, unit: str) -> Leaf:
+    """Return spans of time; DuckDB multiplies even what is null, so coarse units have no NaT under their nulls."""
+    import numpy as np
+    import pyarrow as pa
+
+    leaf = _nat(ticks, pa.duration(unit))
+    if not leaf.nodes[0][1] or unit not in ("s", "ms"):
+        return leaf
+    never = np.iinfo(np.int64).min
+    parts = Lazy(ticks.nbytes, lambda: (np.where(ticks[p] == never, 0, ticks[p]) for p in _steps(len(ticks))))
+    return Leaf(leaf.type, leaf.nodes, (leaf.buffers[0], parts))
 
 
 def _masked(data: Array, mask: Array, canon: Canon) -> tuple[Leaf, str]:

@@ -17,8 +17,8 @@ from prefect_cache.codecs import codec_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-NO_POLARS = {pa.types.is_union, pa.types.is_run_end_encoded, pa.types.is_interval}
-NO_DUCKDB = NO_POLARS | {pa.types.is_decimal256}
+POLARS_ROWS = 2**32
+"""More rows than these only a build of its own of polars holds."""
 
 
 def opened(path: Path) -> pa.Table:
@@ -35,24 +35,20 @@ def written(name: str, folder: Path) -> tuple[Any, Path]:
     return value, path
 
 
-def lacks(table: pa.Table, tests: set[Any]) -> bool:
-    """Tell whether a table has a type that a tool does not know."""
-    return any(test(kind) for test in tests for kind in table.schema.types)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_every_file_is_valid_for_every_tool(name: str, tmp_path: Path) -> None:
     """pyarrow validates it in full; polars and DuckDB read as many rows, and the same cells."""
     _, path = written(name, tmp_path)
     table = opened(path)
     table.validate(full=True)
-    if table.num_columns and not lacks(table, NO_POLARS):
+    if table.num_columns and table.num_rows < POLARS_ROWS:
         frame = pl.read_ipc(path)
         assert (frame.height, frame.columns) == (table.num_rows, table.column_names)
-    if table.num_columns and not lacks(table, NO_DUCKDB):
+    if table.num_columns:
+        names = [f"c{number}" for number in range(table.num_columns)]  # DuckDB has no empty names
         with duckdb.connect() as connection:
-            connection.register("stored", table)
-            counts = ", ".join(f'count("{column}")' for column in table.column_names)
+            connection.register("stored", table.rename_columns(names))
+            counts = ", ".join(f"count({name})" for name in names)
             (row,) = connection.sql(f"select count(*), {counts} from stored").fetchall()
         assert list(row) == [table.num_rows, *(table.num_rows - c.null_count for c in table.columns)]
 
@@ -88,7 +84,7 @@ def plain(cell: Any) -> Any:
     if isinstance(cell, pd.Timedelta):
         return cell.to_pytimedelta()
     if isinstance(cell, pd.Timestamp):
-        return cell.to_pydatetime()
+        return cell.floor("us").to_pydatetime()
     return cell.item() if isinstance(cell, np.generic) else cell
 
 
