@@ -9,6 +9,7 @@ is neither part of the cell's value nor of what is stored.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -25,6 +26,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
 from . import arguments, explain, report
+from .cells.randomness import WATCH
 from .capture import Recorder, after_cell, replay, shadowed
 from .completion import Completions
 from .errors import CacheError, UsageProblem
@@ -633,6 +635,29 @@ def load(shell: IPythonShell) -> None:
     _loaded = Loaded(magics, Awaiting(shell), Completions(magics), before)
     shell.input_transformers_post.append(_loaded.awaiting)
     _loaded.completions.install(shell)
+    WATCH.start(seeded=_may_have_seeded(shell.user_ns.get("In", [])[1:-1]))
+    for event in _AROUND_CELLS:
+        shell.events.register(event, _look_at_generators)
+
+
+_AROUND_CELLS: Final = ("pre_run_cell", "post_run_cell")
+
+
+def _look_at_generators(*_: object) -> None:
+    WATCH.look()
+
+
+def _may_have_seeded(earlier: list[str]) -> bool:
+    """Tell whether cells that ran before us may have seeded a generator: imports and plain values alone do not."""
+    return any(isinstance(node, ast.Call) for cell in earlier for node in ast.walk(_parsed(cell)))
+
+
+def _parsed(cell: str) -> ast.AST:
+    lines = [line for line in cell.splitlines() if not line.lstrip().startswith(("%load_ext", "%matplotlib", "%config"))]
+    try:
+        return ast.parse("\n".join(lines))
+    except SyntaxError:
+        return ast.parse("unknown()")
 
 
 def unload(shell: IPythonShell) -> None:
@@ -644,6 +669,9 @@ def unload(shell: IPythonShell) -> None:
     given.magics.auto.switch(on=False)
     given.completions.remove(shell)
     shell.input_transformers_post.remove(given.awaiting)
+    WATCH.stop()
+    for event in _AROUND_CELLS:
+        shell.events.unregister(event, _look_at_generators)
     shell.configurables.remove(given.magics)
     manager = shell.magics_manager
     manager.registry.pop(type(given.magics).__name__, None)

@@ -22,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from prefect_cache import explain
@@ -465,7 +466,8 @@ def _first_name(cell: Cell) -> str:
 
 
 def _name(cell: Cell, done: Effects) -> str:
-    bound = [n for n in done.bound if not n.startswith("_")]
+    modules = {n for n, value in done.bound.items() if isinstance(value, ModuleType)}
+    bound = [n for n in done.bound if not n.startswith("_") and n not in modules]
     changed = [str(path[0][1]) for path, _, _ in done.changed]
     return next(iter([*bound, *changed]), _first_name(cell))
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 ABSENT = "absent"
 """The digest that stands for a name that is not bound."""
 
-_VALUE = "(the cell's value)"
-_PROCESS = "(the process)"
+_VALUE = "Out"
+_PROCESS = "process state"
 
 
 class _Reference:

@@ -128,10 +128,10 @@ class RandomWatch:
         self._running = False
         self._finder = _WhenImported("numpy.random", self._arrived)
 
-    def start(self) -> None:
-        """Take the present states as unseeded; notice when ``numpy.random`` comes."""
+    def start(self, *, seeded: bool = False) -> None:
+        """Take the present states as unseeded (or, where nobody can tell, as seeded); notice when ``numpy.random`` comes."""
         for generator in self._generators.values():
-            generator.seeded, generator.last = False, take(generator.name)
+            generator.seeded, generator.last = seeded, take(generator.name)
         if "numpy.random" not in sys.modules and self._finder not in sys.meta_path:
             sys.meta_path.insert(0, self._finder)
 

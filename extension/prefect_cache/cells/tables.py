@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells import plain
+from prefect_cache.cells import named, plain
 from prefect_cache.cells.arrays import array_digest, dtype_text, numpy, row_digests
 from prefect_cache.cells.columns import column_digest, put_masked, table_detail, type_text
 from prefect_cache.cells.pieces import Pieces
@@ -167,7 +167,7 @@ def put_index(pieces: Pieces, index: Any, place: Place) -> Digest:
     """Append an index: its class, names and values; a range is its three numbers."""
     pd = pandas()
     cls = type(index)
-    pieces.own("index", cls.__name__ if _is_pandas(cls) else plain.kind_name(cls))
+    pieces.own("index", cls.__name__ if _is_pandas(cls) else named.kind_name(cls))
     names = combine("names", *(pieces.part(place(-2 - i), name) for i, name in enumerate(index.names)))
     if isinstance(index, pd.RangeIndex):
         found = combine("range", index.start, index.stop, index.step)
@@ -275,7 +275,7 @@ def _label(name: object) -> str:
     return truncated(name if isinstance(name, str) else repr(name), 60)
 
 
-_KNOWN = {"_mgr", "_item_cache", "_attrs", "_flags", "_is_copy", "_cacher", "_name", "_index", "_cache"}
+_KNOWN = {"_mgr", "_item_cache", "_attrs", "_flags", "_is_copy", "_cacher", "_name", "_index", "_cache", "_typ", "_metadata"}
 """What pandas itself keeps in an object's ``__dict__``."""
 
 
@@ -288,7 +288,7 @@ def _put_extras(pieces: Pieces, value: Any) -> None:
     extra |= {k: getattr(value, k) for k in value._metadata if k not in _KNOWN and hasattr(value, k)}  # noqa: SLF001
     pieces.attributes(extra)
     if not _is_pandas(type(value)):
-        pieces.own(plain.kind_name(type(value)))
+        pieces.own(named.kind_name(type(value)))
         pieces.part(("class", ""), type(value))
 
 
@@ -330,7 +330,7 @@ def _dtype(value: Any, _walk: Walk) -> Shape:
 
 
 def _extension(value: Any, _walk: Walk) -> Shape:
-    pieces = Pieces(plain.kind_name(type(value)))
+    pieces = Pieces(named.kind_name(type(value)))
     put_values(pieces, value, lambda i: ("part", f"[{i}]"))
     return pieces.shape("pandas array", mutable=True)
 
