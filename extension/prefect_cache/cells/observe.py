@@ -48,7 +48,9 @@ PROGRAM_TEXT = (".py", ".ipynb", ".md", ".toml", ".cfg", ".lock", ".log", "~", "
 _OPENING_BY_FOLDER = frozenset({"_rmtree_safe_fd", "_rmtree_safe_fd_step", "_fwalk"})
 """Functions of the standard library that open a name relative to an open folder, which the event does not tell."""
 
-_MAKING_FOLDERS = frozenset({"makedirs", "mkdir"})
+_MAKING = frozenset({"makedirs", "mkdir", "copy", "copy2", "copyfile", "copytree", "move"})
+"""Functions that look at what they are about to make, and make it either way."""
+
 _DATES = frozenset({"stat", "lstat", "getmtime", "getsize", "getctime", "getatime"})
 
 
@@ -93,6 +95,7 @@ class Observer:
         self._trace = Trace(self._strings, places.ignored(str(store_root.absolute()) if store_root else None))
         self._named: dict[str, Seen] = {}
         self._named_folders: set[str] = set()
+        self._watched = {self._trace.cwd}
         self._environ: dict[str, bytes | None] = {}
         self._environ_before: dict[bytes, bytes] = {}
 
@@ -149,6 +152,7 @@ class Observer:
     def _watch_folder(self, folder: str, *, deep: bool = True) -> None:
         if self._trace.ignores(folder + os.sep) or folder == os.sep:
             return
+        self._watched.add(folder)
         if deep:
             _watch().follow_tree(folder)
         else:
@@ -188,7 +192,7 @@ class Observer:
         """Note that Python makes a folder."""
         if seen := self._trace.of(places.absolute(path), path):
             self._trace.make_folder(seen, tolerant=tolerant)
-            _watch().follow(os.path.dirname(seen.path))
+            self._watch_folder(os.path.dirname(seen.path), deep=False)
 
     def removed(self, path: str) -> None:
         """Note that Python removes a file or folder."""
@@ -249,8 +253,14 @@ class Observer:
         if _watch().overflowed:
             self.fail("too many files changed while the cell ran to see them all")
         log = _EventLog(self._trace, self._named, self._named_folders)
+        trees = (self._trace.cwd + os.sep, *(folder + os.sep for folder in self._named_folders))
         for event in events:
-            log.add(event)
+            if (
+                event.path.startswith(trees)
+                or os.path.dirname(event.path) in self._watched
+                or event.path in self._watched
+            ):
+                log.add(event)
         log.close()
         for path, seen in self._named.items():
             if seen.before.kind == "file" and not _watch().follows(os.path.dirname(path)):
@@ -333,6 +343,7 @@ class _EventLog:
             self._gone.setdefault(folder, {})[name] = False
             self._trace.remove(seen)
         elif event.what & MODIFY:
+            seen.changed = seen.read
             seen.written = True
         elif event.what & OPEN and not seen.written:
             self._natively_read.add(folder)
@@ -599,7 +610,7 @@ def _tell_stat(path: object = None, **options: object) -> None:
 
 def _asked(observer: Observer, path: object, users: bool, through: list[str]) -> None:  # noqa: FBT001 - internal
     text = _text(path)
-    if text and _MAKING_FOLDERS.isdisjoint(through):
+    if text and _MAKING.isdisjoint(through):
         observer.asked(text, dated=users and _DATES.issuperset(through))
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _getcwd = os.getcwd
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_SYSTEM = (
+    *("/proc/", "/sys/", "/dev/", "/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/", "/lib/", "/usr/lib/"),
+    *("/etc/fonts/", "/usr/share/fonts/"),
+)
 _COMPILED = os.sep + "__pycache__" + os.sep
 
 
@@ -62,8 +66,7 @@ def ignored(store_root: str | None) -> tuple[str, ...]:
         f"{config_home}/prefect_cache",
     ]
     own += [store_root] if store_root else []
-    devices = ("/proc/", "/sys/", "/dev/", "/usr/share/fonts/", "/usr/lib/", "/etc/fonts/", "/lib/")
-    return (*standard_library(), *packages(), *_folders(own), *devices, _OWN)
+    return (*standard_library(), *packages(), *_folders(own), *_SYSTEM, _OWN)
 
 
 def _folders(paths: list[str]) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class Seen:
     written: bool = False
     asked: bool = False
     dated: bool = False
+    changed: bool = False
     listed: Digest = ""
 
     @property
@@ -180,7 +181,7 @@ class Trace:
             digest, stamp = disk.content(seen.path)
         except OSError as error:
             raise Contradiction(f"{seen.name} changed while the cell ran") from error
-        if seen.digest_before and seen.digest_before != digest:
+        if seen.changed or (seen.digest_before and seen.digest_before != digest):
             raise Contradiction(
                 f"{seen.name} {'was read and rewritten' if seen.written else 'changed'} while the cell ran"
             )
