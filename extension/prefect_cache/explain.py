@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, cast
 
-from .cells import effects
 from .model import Bypass, Change, Failed, Hit, Miss
 from .units import seconds_text, size_text
 
@@ -77,7 +76,7 @@ def took(seconds: float) -> str:
 
 def names(entry: Entry) -> tuple[str, ...]:
     """Return the variables that an entry gives back: those that it binds, then those that it changes in place."""
-    return effects.names(entry.manifest)
+    return entry.manifest.names
 
 
 def contents(entry: Entry) -> str:
@@ -87,7 +86,7 @@ def contents(entry: Entry) -> str:
         return "its output" if entry.manifest.displays else "nothing but its effects"
     more = len(found) - SHOWN_NAMES
     listed = ", ".join(found[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
-    return f"{listed} ({size_text(_bytes(entry))})"
+    return listed + _size(entry)
 
 
 def stored(entry: Entry) -> str:
@@ -95,11 +94,13 @@ def stored(entry: Entry) -> str:
     count = len(names(entry))
     if not count:
         return "its output" if entry.manifest.displays else "nothing but its effects"
-    return f"{count} output{'s' if count > 1 else ''} ({size_text(_bytes(entry))})"
+    return f"{count} output{'s' if count > 1 else ''}{_size(entry)}"
 
 
-def _bytes(entry: Entry) -> int:
-    return sum(output.size for output in entry.manifest.outputs)
+def _size(entry: Entry) -> str:
+    """Return the bytes of an entry's files in brackets; nothing where its values stand in the manifest itself."""
+    size = sum(output.size for output in entry.manifest.outputs)
+    return f" ({size_text(size)})" if size else ""
 
 
 def day(then: float, now: float) -> str:
@@ -393,10 +394,15 @@ def differences(older: Mapping[str, Json], newer: Mapping[str, Json]) -> list[Di
     found: list[Difference] = []
     for name in [*newer, *(k for k in older if k not in newer)]:
         was, now = older.get(name), newer.get(name)
-        if was == now or name in ("digest", "source"):
+        if name in ("digest", "source") or (was == now and _order(was) == _order(now)):
             continue
         found += _difference(name, was, now)
     return found
+
+
+def _order(value: Json) -> list[str]:
+    """Return the order of named parts, which equality of mappings leaves out."""
+    return list(value) if isinstance(value, dict) else []
 
 
 def _difference(name: str, was: Json, now: Json) -> list[Difference]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     import ast
@@ -253,6 +253,14 @@ class Manifest:
     displays: tuple[Mapping[str, Json], ...]
     run: Run
     options: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variables that the entry gives back: those that it binds (imports aside), then those changed in place."""
+        references = cast("Mapping[str, list[Json]]", self.effects.get("names", {}))
+        bound = [name for name, reference in references.items() if reference[0] != "module"]
+        changed = cast("list[Mapping[str, list[list[str]]]]", self.effects.get("changed", []))
+        return tuple(dict.fromkeys([*bound, *(change["path"][0][1] for change in changed)]))
 
 
 @dataclass(frozen=True, slots=True)

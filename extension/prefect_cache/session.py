@@ -447,7 +447,7 @@ class Session:
             Where it has no such variable.
         """
         self.store.check_files(entry)
-        names = [name] if name else list(effects.names(entry.manifest))
+        names = [name] if name else list(entry.manifest.names)
         return {n: effects.load(entry, n) for n in names}
 
 

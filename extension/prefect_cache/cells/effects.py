@@ -25,7 +25,7 @@ from prefect_cache.cells import state as process
 from prefect_cache.cells.fingerprint import Fingerprinter, fingerprint, resolve
 from prefect_cache.cells.graph import GraphReader, GraphWriter
 from prefect_cache.errors import Damaged, Unfingerprintable
-from prefect_cache.model import Cell, Entry, Json, Manifest, ObjectPath, Observed, Output
+from prefect_cache.model import Cell, Entry, Json, ObjectPath, Observed, Output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -350,14 +350,6 @@ def _json(value: object) -> Json:
     if isinstance(value, tuple | list):
         return [_json(v) for v in value]
     return cast("Json", value)
-
-
-def names(manifest: Manifest) -> tuple[str, ...]:
-    """Return the variables that an entry gives back: those that it binds (imports aside), then those changed in place."""
-    references = cast("dict[str, list[Json]]", manifest.effects.get("names", {}))
-    bound = [name for name, reference in references.items() if reference[0] != "module"]
-    changed = cast("list[dict[str, Any]]", manifest.effects.get("changed", []))
-    return tuple(dict.fromkeys([*bound, *(str(change["path"][0][1]) for change in changed)]))
 
 
 class Replay:

@@ -30,6 +30,7 @@ import decimal
 import io
 import itertools
 import math
+import pickle
 import re
 import sys
 import types
@@ -40,7 +41,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prefect_cache import codecs
 from prefect_cache.cells import memory
 from prefect_cache.cells.fingerprint import resolve
-from prefect_cache.codecs.pickled import NAMESPACE, PickledCodec, Reference, ValuePickler, dump, write_bytes
+from prefect_cache.codecs.pickled import NAMESPACE, PLAIN, PickledCodec, Reference, ValuePickler, dump, write_bytes
 from prefect_cache.errors import Damaged, Unstorable
 from prefect_cache.model import Json, ObjectPath, Output
 
@@ -130,7 +131,7 @@ class GraphWriter:
         root.reference = self._elsewhere(value) or _plain(value) or _module(value)
         if root.reference is not None:
             return
-        if _has_own_file(value):
+        if _has_own_file(value) or _is_inert(value):
             self._meet(root, value)
             return
 
@@ -259,7 +260,11 @@ class GraphWriter:
         names = [r.label for r in group]
         path = folder / f"{number:02d}-{_file_name(label)}{PickledCodec.suffix}"
         values = {r.label: r.value for r in group}
-        tree = write_bytes(path, lambda f: dump(values, f, namespace=self._namespace, refer=self._refer(names[0])))
+        if len(group) == 1 and _is_inert(group[0].value):
+            # Millions of plain numbers or texts: the pickler need not ask about each of them.
+            tree = write_bytes(path, lambda f: pickle.dump(values, f, protocol=pickle.HIGHEST_PROTOCOL))
+        else:
+            tree = write_bytes(path, lambda f: dump(values, f, namespace=self._namespace, refer=self._refer(names[0])))
         meta: dict[str, Json] = {"pieces": list(tree.pieces), "summaries": {r.label: summary(r.value) for r in group}}
         kind = type(group[0].value).__name__ if len(group) == 1 else "values"
         return Output(label, kind, PickledCodec.name, path.name, tree.digest, tree.size, meta)
@@ -316,6 +321,13 @@ def _is_file(value: object) -> bool:
 def _is_tabular(cls: type) -> bool:
     # Asked of every object in a pickle: most are of classes that no library of tables made.
     return any(base.__module__.partition(".")[0] in _TABULAR for base in cls.__mro__)
+
+
+def _is_inert(value: Any) -> bool:
+    """Tell whether a container holds plain numbers and texts only: nothing that could be shared or referred to."""
+    if type(value) in {list, tuple, set, frozenset}:
+        return set(map(type, value)) <= PLAIN
+    return type(value) is dict and set(map(type, value.values())) <= PLAIN and set(map(type, value)) <= PLAIN
 
 
 def _plain(value: object) -> Reference | None:

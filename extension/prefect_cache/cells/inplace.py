@@ -207,17 +207,19 @@ def _is_shared(block: Any) -> bool:
 
 def _put_array(value: Any, content: Any) -> None:
     if value.dtype != content.dtype:
-        raise Unstorable("the cell changed an array's dtype in place")
+        value.dtype = content.dtype
     if value.shape != content.shape:
         if value.size == content.size:
             value.shape = content.shape
         else:
             value.resize(content.shape, refcheck=False)
-    writeable = value.flags.writeable
-    if not writeable:
+    if value.flags.writeable:
+        value[...] = content
+    elif value.base is None:
         value.flags.writeable = True
-    value[...] = content
-    value.flags.writeable = writeable
+        value[...] = content
+        value.flags.writeable = False
+    # Else it is a read-only window: what it shows is another object's memory, which is put back by itself.
 
 
 def _container_content(value: Any) -> Any:

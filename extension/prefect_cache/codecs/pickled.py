@@ -51,7 +51,8 @@ Resolve = Callable[[Reference], object]
 
 NAMESPACE: Final[Reference] = ("namespace",)
 
-_PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+"""Types of values that have no parts, and of which nobody asks whether two are one."""
 
 
 class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -80,7 +81,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def persistent_id(self, value: object) -> Reference | None:
         """Return what stands in for `value`, None where it is pickled itself."""
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             return None
         if value is self._namespace:
             return NAMESPACE
@@ -294,9 +295,13 @@ def write_bytes(path: Path, dump: Callable[[IO[bytes]], object]) -> TreeHasher:
     """Create the file `path` with what `dump` writes, and return its digests."""
     file = HashingFile(path)
     try:
-        dump(file)  # type: ignore[arg-type]
-    finally:
-        tree = file.close()
+        try:
+            dump(file)  # type: ignore[arg-type]
+        finally:
+            tree = file.close()
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     return tree
 
 
@@ -337,8 +342,11 @@ class PickledCodec:
                 f"{path.name} is a pickle without a signature that is trusted",
                 remedy="run the cell here, or trust the other user's key with prefect_cache.trust(key_file)",
             )
-        with path.open("rb") as file:
-            return load(file, namespace=namespace, resolve=resolve)
+        try:
+            with path.open("rb") as file:
+                return load(file, namespace=namespace, resolve=resolve)
+        except FileNotFoundError as error:
+            raise Damaged(f"{path.name} is missing") from error
 
 
 def dump(
