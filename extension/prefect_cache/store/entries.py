@@ -183,6 +183,7 @@ class Store:
         self._trash = self.root / "trash"
         self._locks = self.root / "locks"
         self._kept_house = 0.0
+        self._size = 0
 
     # Finding
 
@@ -505,7 +506,7 @@ class Store:
         before = self._ask(lambda index: index.size())
         try:
             names = [entry.digest for entry, _ in victims]
-            moved = set(self._move_out(names, self._graveyard if undoable else self._trash))
+            moved = set(self._bury(names) if undoable else self._throw(self._entries / name for name in names))
             after = self._ask(lambda index: self._forget_and_size(index, moved))
             self._empty(self._trash)
         except OSError as error:
@@ -517,24 +518,44 @@ class Store:
         index.forget(names)
         return index.size()
 
-    def _move_out(self, names: Iterable[str], to: Path) -> list[str]:
-        """Rename entries into one new folder below `to`; return those that were there."""
-        moved = []
-        batch = to / publish.unique_name()
-        publish.make_folder(self._system, to)
-        self._system.mkdir(batch, 0o700)
+    def _bury(self, names: Iterable[str]) -> list[str]:
+        """Rename entries into one new folder of the graveyard; return those that were there."""
+        moved: list[str] = []
+        batch: Path | None = None
         for name in names:
+            for _ in range(ATTEMPTS):
+                batch = batch or self._new_batch()
+                try:
+                    self._system.rename(self._entries / name, batch / name)
+                except FileNotFoundError:
+                    if not os.path.lexists(self._entries / name):
+                        break
+                    batch = None  # a neighbour has ended the grace of this one meanwhile, or undone it
+                else:
+                    moved.append(name)
+                    break
+        return moved
+
+    def _new_batch(self) -> Path:
+        batch = self._graveyard / publish.unique_name()
+        publish.make_folder(self._system, self._graveyard)
+        self._system.mkdir(batch, 0o700)
+        return batch
+
+    def _throw(self, paths: Iterable[Path]) -> list[str]:
+        """Rename folders into the trash; return the names of those that were there."""
+        moved: list[str] = []
+        publish.make_folder(self._system, self._trash)
+        for path in paths:
             with contextlib.suppress(FileNotFoundError):
-                self._system.rename(self._entries / name, batch / name)
-                moved.append(name)
-        if not moved:
-            self._system.rmdir(batch)
+                self._system.rename(path, self._trash / publish.unique_name())
+                moved.append(path.name)
         return moved
 
     def discard(self, problems: Iterable[Problem]) -> int:
         """Remove the folders that problems name, for good; return how many there were."""
-        names = [problem.path.name for problem in problems if problem.path.parent == self._entries]
-        moved = self._change(lambda: self._move_out(names, self._trash))
+        paths = [problem.path for problem in problems if problem.path.parent == self._entries]
+        moved = self._change(lambda: self._throw(paths))
         self.sweep()
         self._ask(lambda index: index.refresh())
         return len(moved)
@@ -576,10 +597,11 @@ class Store:
     # Retention
 
     def limit(self, used: int | None = None) -> int:
-        """Return the bytes that the store may take."""
+        """Return the bytes that the store may take, where it takes `used` now (None: as much as when last looked at)."""
         if self.retention.max_bytes is not None:
             return self.retention.max_bytes
-        return retentions.default_limit(self.root, self._ask(lambda index: index.size()) if used is None else used)
+        self._size = self._size if used is None else used
+        return retentions.default_limit(self.root, self._size)
 
     def plan(self, now: float | None = None, *, keep: Collection[str] = ()) -> EvictionPlan:
         """Return what retention would evict now; `keep` names entries that stay in any case."""
@@ -593,8 +615,9 @@ class Store:
         victims, freed = retentions.choose(
             candidates, shared, total=total, limit=self.limit(total), retention=self.retention, now=now
         )
-        found = [(entry, victim.reason) for victim in victims if (entry := self._try(victim.candidate.name))]
-        return EvictionPlan(tuple((entry, reason) for entry, reason in found if not entry.pinned), freed)
+        entries = {entry.digest: entry for entry in index.short([v.candidate.name for v in victims], self._trusted())}
+        planned = [(entries[victim.candidate.name], victim.reason) for victim in victims if victim.candidate.name in entries]
+        return EvictionPlan(tuple(one for one in planned if not (one[0].path / PINNED).exists()), freed)
 
     def prune(self, plan: EvictionPlan | None = None) -> Eviction:
         """Carry out a plan, by default the one of now; within the grace period it can be undone."""
@@ -625,9 +648,7 @@ class Store:
             made = int(batch.name.partition("-")[0]) / 1e9 if batch.name[:20].isdigit() else 0.0
             budget -= size
             if budget < 0 or time.time() - made > self.retention.grace:
-                publish.make_folder(self._system, self._trash)
-                with contextlib.suppress(FileNotFoundError):
-                    self._system.rename(batch, self._trash / batch.name)
+                self._throw([batch])
         self._empty(self._trash)
 
     def _batches(self) -> list[tuple[Path, int]]:
@@ -650,12 +671,14 @@ class Store:
 
     def _catalog(self, index: Index, limit: int | None) -> Catalog:
         index.refresh()
+        return index.catalog(self._trusted(), limit=-1 if limit is None else limit)
+
+    def _trusted(self) -> frozenset[str]:
         try:
-            trusted = self.trust.names()
+            return self.trust.names()
         except Untrusted as refused:
             self.on_problem(Problem(self.root, f"{refused.message}; {refused.remedy}"))
-            trusted = frozenset()
-        return index.catalog(trusted, limit=-1 if limit is None else limit)
+            return frozenset()
 
     def usage(self) -> Usage:
         """Return what the store takes."""
@@ -709,10 +732,10 @@ class Store:
             problem = self._check_entry(name, step)
             if problem is not None:
                 found.append(problem)
-        damaged = [problem.path.name for problem in found if not problem.what.startswith(OTHER_FORMAT)]
+        damaged = [problem.path for problem in found if not problem.what.startswith(OTHER_FORMAT)]
         found += [Problem(path, "left by a process that died") for path in publish.leftovers(self._drafts)]
         if fix and found:
-            self._change(lambda: self._move_out(damaged, self._trash))
+            self._change(lambda: self._throw(damaged))
             self.sweep()
         if fix:
             self._rebuild_index()
