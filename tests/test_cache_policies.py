@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from offline import offline
 from prefect import task
 from prefect.cache_policies import INPUTS, NO_CACHE, TASK_SOURCE
 
+from offline import offline
 from prefect_cache import CodeAndGlobals, DataFrameInputs, cached
 from prefect_cache.errors import Unfingerprintable
 
@@ -50,7 +50,6 @@ class TestDataFrameInputs:
             (1, True),
             (np.zeros(4), np.zeros((2, 2))),
         ],
-        ids=lambda value: None,
     )
     def test_what_differs_has_another_key(self, one, other):
         assert key(DataFrameInputs(), use, df=one) != key(DataFrameInputs(), use, df=other)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import itertools
 import json
 import os
 import subprocess
@@ -195,7 +196,7 @@ class TestRetries:
 
         value, facts = run(body, retries=2, retry_delay=0.2)
         assert (value, facts["run_count"], facts["state"]) == ("done", 3, "Completed")
-        assert all(later - earlier >= 0.2 for earlier, later in zip(calls, calls[1:], strict=False))
+        assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(calls))
 
     def test_the_last_failure_comes_out(self):
         calls = []
@@ -305,7 +306,8 @@ WATCHED = """
 
     for options in (Options(), Options(tags=("a",)), Options(retries=1), Options(timeout=30)):
         tasks.run_cell(flaky if options.retries else (lambda: 1), options=options, key=Key("0" * 32, ()), name="cell")
-    tasks.run_cell(lambda: __import__("prefect").get_run_logger(), options=Options(), key=Key("0" * 32, ()), name="cell")
+    from prefect import get_run_logger
+    tasks.run_cell(get_run_logger, options=Options(), key=Key("0" * 32, ()), name="cell")
     print(seen)
     print([thread.name for thread in threading.enumerate()])
 """
@@ -316,7 +318,11 @@ def test_without_a_server_there_is_no_connection_no_port_no_process_no_thread_an
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(WATCHED)],
-        env=env, capture_output=True, text=True, check=False, timeout=120,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert (done.stdout, done.stderr) == ("[]\n['MainThread']\n", "")
 
@@ -324,15 +330,19 @@ def test_without_a_server_there_is_no_connection_no_port_no_process_no_thread_an
 def test_importing_this_module_does_not_import_prefect():
     done = subprocess.run(
         [sys.executable, "-c", "import sys, prefect_cache.tasks; print('prefect' in sys.modules)"],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     assert done.stdout == "False\n"
 
 
 def test_published_writes_prefects_own_record_with_the_entrys_digest(tmp_path):
-    from prefect.results import ResultStore
     from prefect.filesystems import LocalFileSystem
+    from prefect.results import ResultStore
     from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
     from prefect_cache.model import FORMAT, Entry, Manifest, Run
 
     manifest = Manifest(FORMAT, "cell", "1", KEY, (), (), {}, (), Run(0.0, 1.0))

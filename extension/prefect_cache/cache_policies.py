@@ -164,7 +164,7 @@ def cached(function: Callable[P, R], /) -> Task[P, R]: ...
 
 
 @overload
-def cached(*, exclude: Sequence[str] = (), **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def cached(*, exclude: Sequence[str] = (), **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # noqa: ANN401  Prefect's own
 
 
 def cached(
@@ -172,7 +172,7 @@ def cached(
     /,
     *,
     exclude: Sequence[str] = (),
-    **options: Any,  # noqa: ANN401  whatever prefect.task takes
+    **options: Any,
 ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a Prefect task that is run once for each content of its inputs and each state of its code.
 

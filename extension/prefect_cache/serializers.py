@@ -188,7 +188,7 @@ def _write(value: object, folder: Path) -> dict[str, Json]:
     outputs, references = graph.write(folder)
     return {
         "prefect_cache": FORMAT,
-        "reference": cast("Json", references["result"]),
+        "reference": cast("Json", list(references["result"])),
         "outputs": [cast("Json", {**_fields(output), "meta": dict(output.meta)}) for output in outputs],
     }
 
