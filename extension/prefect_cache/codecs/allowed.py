@@ -6,6 +6,7 @@ a value. ``getattr``, ``eval``, methods (a name with a dot) and functions that o
 
 from __future__ import annotations
 
+import datetime
 import sys
 from functools import cache
 from importlib import import_module
@@ -42,7 +43,7 @@ _PLAIN: dict[str, str] = {
 
 _PANDAS_FUNCTIONS = (
     "_new_Index _new_DatetimeIndex _new_TimedeltaIndex _new_PeriodIndex _new_IntervalIndex _unpickle_block __pyx_unpickle_NDArrayBacked "
-    "__pyx_unpickle_IntervalMixin _unpickle_timestamp _timedelta_unpickle _nat_unpickle NA NaT NAType NaTType "
+    "__pyx_unpickle_IntervalMixin _unpickle_timestamp _timedelta_unpickle _nat_unpickle __nat_unpickle NA NaT NAType NaTType "
     "FrozenList Flags IntIndex BlockIndex __pyx_unpickle_BlockManager __pyx_unpickle_Block "
     "__pyx_unpickle_BlockPlacement BlockPlacement"
 ).split()
@@ -120,9 +121,14 @@ def _allowed(module: str, name: str) -> bool:
     return True
 
 
+def _is_pytz(thing: object) -> bool:
+    """Tell whether this is a zone class of pytz: made when it is asked for, pickled by the zone's name."""
+    return isinstance(thing, type) and issubclass(thing, datetime.tzinfo) and thing.__module__.startswith("pytz")
+
+
 def is_allowed(thing: object) -> bool:
     """Tell whether a class or function may be named without trust."""
-    if thing in (type(...), type(NotImplemented)):
+    if thing in (type(...), type(NotImplemented)) or _is_pytz(thing):
         return True
     module = getattr(thing, "__module__", None) or "builtins"
     name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", "")

@@ -5,8 +5,8 @@
     schema.metadata["prefect_cache"] =
         {"format": 1, "kind": "DataFrame", "needs_trust": false,
          "regions": [[offset, size], ...],            parts of the body, by number
-         "skeleton": [offset, size] or null,          null: it stands beside, in "prefect_cache.skeleton"
-         "digest": "..."}                             the skeleton's
+         "skeleton": [offset, size] or null}          null: it stands beside, in "prefect_cache.skeleton"
+    schema.metadata["prefect_cache.digest"]           of these two
 
 The record batch's columns are for other tools (:mod:`prefect_cache.frames`); the skeleton is ours.
 """
@@ -21,7 +21,7 @@ import numpy as np
 from prefect_cache.codecs import Written, skeleton
 from prefect_cache.codecs.body import Body, of_buffer, open_file, write_file
 from prefect_cache.codecs.ipc import Batch, Envelope, Extent, Node, envelope, parse_batch
-from prefect_cache.digests import digest
+from prefect_cache.digests import combine, digest
 from prefect_cache.errors import Damaged, Unstorable, Untrusted
 from prefect_cache.frames import NOTE, Canon, Lazy, table_of
 from prefect_cache.model import FORMAT
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 HEADER = b"prefect_cache"
 SKELETON = b"prefect_cache.skeleton"
+
+DIGEST = b"prefect_cache.digest"
 
 INLINE = 2**16
 """Bytes up to which a skeleton stands in the schema's metadata (twice, since a footer repeats the schema)."""
@@ -99,9 +101,9 @@ def _around(kind: str, table: Table, canon: Canon, body: Body, bones: bytes, *, 
         "needs_trust": needs_trust,
         "regions": regions,
         "skeleton": place,
-        "digest": digest(bones),
     }
-    metadata = {HEADER: json.dumps(header, separators=(",", ":")).encode()} | ({SKELETON: bones} if inline else {})
+    text = json.dumps(header, separators=(",", ":")).encode()
+    metadata = {HEADER: text, DIGEST: _digest(text, bones)} | ({SKELETON: bones} if inline else {})
     schema = pa.schema([_field(one.name, one.leaf, one.note) for one in table.fields], metadata=metadata)
     return envelope(schema, _empty(schema, table), batch, body.size)
 
@@ -199,15 +201,20 @@ def read(
         raise type(error)(f"{path.name}: {error.message}", remedy=error.remedy) from error
 
 
+def _digest(header: bytes, bones: Any) -> bytes:
+    return combine("skeleton", digest(header), digest(bones)).encode()
+
+
 def _bones(mapped: Mapped) -> tuple[dict[str, Any], Any]:
     """Return a file's header and skeleton, which is what it was when it was written."""
     try:
-        header = json.loads(mapped.metadata[HEADER])
+        text = mapped.metadata[HEADER]
+        header = json.loads(text)
         if header["format"] != FORMAT:
             raise Damaged(f"it has format {header['format']}, not {FORMAT}")
         place = header["skeleton"]
         bones = mapped.metadata[SKELETON] if place is None else mapped.body[place[0] : sum(place)]
-        if digest(bones) != header["digest"]:
+        if _digest(text, bones) != mapped.metadata[DIGEST]:
             raise Damaged("its skeleton was changed")
     except (KeyError, ValueError, TypeError) as error:
         if isinstance(error, Damaged):
