@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
-import random
 import stat
 import time
 import warnings
@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from prefect_cache.digests import PIECE, combine, file_digest, piece_digest
 from prefect_cache.errors import Damaged, NotFound, StoreUnwritable, Untrusted
 from prefect_cache.model import FORMAT, Catalog, Entry, EvictionPlan, Problem, Retention
 from prefect_cache.store import catalog as indexes
@@ -38,7 +37,10 @@ from prefect_cache.store import manifest as manifests
 from prefect_cache.store import retention as retentions
 from prefect_cache.store.manifest import HITS, MANIFEST, OURS, PINNED, SIGNATURE
 from prefect_cache.store.publish import Draft, System
+from prefect_cache.store.catalog import Index
+from prefect_cache.store.graveyard import Graveyard
 from prefect_cache.store.trust import Trust
+from prefect_cache.store.verify import check_file
 from prefect_cache.units import size_text
 
 if TYPE_CHECKING:
@@ -46,14 +48,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from prefect_cache.model import Digest, Manifest, Output
-    from prefect_cache.store.catalog import Index
 
 ROOT_VARIABLE = "PREFECT_CACHE_DIR"
 VARIANTS = 8
 """Runs of one key, each with other files seen, that are kept side by side."""
-
-SAMPLED_PIECES = 2
-"""Pieces of a large file that a hit verifies besides the first and the last."""
 
 HOUSEKEEPING = 3600.0
 """Seconds after which a save also looks for entries that are too old, and for leftovers."""
@@ -179,8 +177,7 @@ class Store:
         self._system = system or System()
         self._entries = self.root / "entries"
         self._drafts = self.root / "drafts"
-        self._graveyard = self.root / "graveyard"
-        self._trash = self.root / "trash"
+        self._graveyard = Graveyard(self._system, self.root)
         self._locks = self.root / "locks"
         self._kept_house = 0.0
         self._size = 0
@@ -247,24 +244,33 @@ class Store:
         return self._read_folder(self._entries / name, name)
 
     def _read_folder(self, folder: Path, name: str) -> tuple[Entry, str]:
+        # All through one descriptor of the folder: a neighbour may put another entry in its place meanwhile.
+        descriptor = _open_folder(folder)
         try:
-            if not stat.S_ISDIR(folder.lstat().st_mode):
-                raise Damaged("is no folder")
-            data = (folder / MANIFEST).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            if not folder.is_dir():
-                raise NotFound(f"no entry is called {name!r}") from None
+            return self._read_at(descriptor, folder, name)
+        except FileNotFoundError:
+            if not _is_at(descriptor, folder):
+                raise NotFound(f"{name!r} was evicted meanwhile") from None
             raise Damaged(f"{MANIFEST} is missing") from None
+        except (Damaged, Untrusted):
+            raise
         except OSError as error:
             raise Damaged(f"{MANIFEST} cannot be read: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+
+    def _read_at(self, descriptor: int, folder: Path, name: str) -> tuple[Entry, str]:
+        data = _read(descriptor, MANIFEST)
+        made = os.stat(MANIFEST, dir_fd=descriptor).st_mtime
         manifest = manifests.from_bytes(data)
         if name not in _slots(manifest.key.digest):
             raise Damaged(f"the folder holds an entry of another key, {manifest.key.digest}")
-        signature = _read_if_there(folder / SIGNATURE)
+        signature = _if_there(lambda: _read(descriptor, SIGNATURE), b"")  # without one the entry is nobody's
         signer = self._signer(data, signature)
-        used, hits = _uses(folder)
+        # An entry never restored was last used when it was made.
+        used, hits = _if_there(lambda: _uses(descriptor), (made, 0))
+        pinned = _if_there(lambda: bool(os.stat(PINNED, dir_fd=descriptor)), False)  # noqa: FBT003 - a value
         size = sum(output.size for output in manifest.outputs) + len(data) + len(signature)
-        pinned = (folder / PINNED).exists()
         return Entry(manifest, folder, size, used, hits, pinned, bool(signer)), signer
 
     def _signer(self, data: bytes, signature: bytes) -> str:
@@ -299,8 +305,12 @@ class Store:
         """
         for output in entry.manifest.outputs:
             try:
-                _check_file(entry.path / output.file, output, full=bool(full), progress=progress or (lambda _: None))
+                check_file(entry.path / output.file, output, full=bool(full), progress=progress or (lambda _: None))
+            except Damaged:
+                raise
             except OSError as error:
+                if not entry.path.is_dir():
+                    raise Damaged("it was evicted meanwhile") from error
                 raise Damaged(f"{output.file} cannot be read: {error.strerror}") from error
 
     # Saving
@@ -405,7 +415,7 @@ class Store:
             name, old = self._choose_slot(manifest)
             if old is not None and old.pinned and not (draft.path / PINNED).exists():
                 publish.write_file(self._system, draft.path / PINNED, b"")
-            if publish.move_in(self._system, draft, self._entries / name, self._trash):
+            if publish.move_in(self._system, draft, self._entries / name, self._graveyard.trash):
                 return name
         message = f"other processes took its place {ATTEMPTS} times"
         raise StoreUnwritable(message, remedy="run the cell again")
@@ -471,20 +481,27 @@ class Store:
     def pin(self, entry: Entry) -> None:
         """Keep retention from evicting an entry."""
         with contextlib.suppress(FileExistsError):
-            self._change(lambda: publish.write_file(self._system, entry.path / PINNED, b""))
-        self._change(lambda: indexes.touch(self.root, entry.digest))
+            self._mark(entry, lambda: publish.write_file(self._system, entry.path / PINNED, b""))
 
     def unpin(self, entry: Entry) -> None:
         """Let retention evict an entry again."""
-        with contextlib.suppress(FileNotFoundError):
-            self._change(lambda: self._system.unlink(entry.path / PINNED))
-        self._change(lambda: indexes.touch(self.root, entry.digest))
+        if (entry.path / PINNED).exists():
+            self._mark(entry, lambda: self._system.unlink(entry.path / PINNED))
+
+    def _mark(self, entry: Entry, act: Callable[[], object]) -> None:
+        try:
+            act()
+            indexes.touch(self.root, entry.digest)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if not entry.path.is_dir():
+                raise NotFound(f"{entry.digest!r} was evicted meanwhile") from error
+            raise self.unwritable(error) from error
 
     def _change(self, act: Callable[[], T]) -> T:
         try:
             return act()
-        except (FileExistsError, FileNotFoundError):
-            raise
         except OSError as error:
             raise self.unwritable(error) from error
 
@@ -506,9 +523,9 @@ class Store:
         before = self._ask(lambda index: index.size())
         try:
             names = [entry.digest for entry, _ in victims]
-            moved = set(self._bury(names) if undoable else self._throw(self._entries / name for name in names))
+            moved = set(self._graveyard.bury(names) if undoable else self._graveyard.throw(self._entries / name for name in names))
             after = self._ask(lambda index: self._forget_and_size(index, moved))
-            self._empty(self._trash)
+            self._graveyard.empty_trash()
         except OSError as error:
             raise self.unwritable(error) from error
         evicted = tuple((entry, reason) for entry, reason in victims if entry.digest in moved)
@@ -518,44 +535,10 @@ class Store:
         index.forget(names)
         return index.size()
 
-    def _bury(self, names: Iterable[str]) -> list[str]:
-        """Rename entries into one new folder of the graveyard; return those that were there."""
-        moved: list[str] = []
-        batch: Path | None = None
-        for name in names:
-            for _ in range(ATTEMPTS):
-                batch = batch or self._new_batch()
-                try:
-                    self._system.rename(self._entries / name, batch / name)
-                except FileNotFoundError:
-                    if not os.path.lexists(self._entries / name):
-                        break
-                    batch = None  # a neighbour has ended the grace of this one meanwhile, or undone it
-                else:
-                    moved.append(name)
-                    break
-        return moved
-
-    def _new_batch(self) -> Path:
-        batch = self._graveyard / publish.unique_name()
-        publish.make_folder(self._system, self._graveyard)
-        self._system.mkdir(batch, 0o700)
-        return batch
-
-    def _throw(self, paths: Iterable[Path]) -> list[str]:
-        """Rename folders into the trash; return the names of those that were there."""
-        moved: list[str] = []
-        publish.make_folder(self._system, self._trash)
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                self._system.rename(path, self._trash / publish.unique_name())
-                moved.append(path.name)
-        return moved
-
     def discard(self, problems: Iterable[Problem]) -> int:
         """Remove the folders that problems name, for good; return how many there were."""
         paths = [problem.path for problem in problems if problem.path.parent == self._entries]
-        moved = self._change(lambda: self._throw(paths))
+        moved = self._change(lambda: self._graveyard.throw(paths))
         self.sweep()
         self._ask(lambda index: index.refresh())
         return len(moved)
@@ -565,34 +548,13 @@ class Store:
 
         Where a newer run has taken an entry's place, the newer one stays.
         """
-        self._end_grace()
-        try:
-            batches = sorted(os.listdir(self._graveyard), reverse=True)
-        except FileNotFoundError:
+        if not self._graveyard.folder.is_dir():
             return ()
-        for batch in batches:
-            names = self._change(lambda batch=batch: self._bring_back(self._graveyard / batch))  # type: ignore[misc]
-            if names:
-                self._ask(lambda index: index.refresh())
-                return self._entries_of(names)
-        return ()
-
-    def _bring_back(self, batch: Path) -> list[str]:
-        back = []
-        for name in sorted(os.listdir(batch)):
-            try:
-                self._system.rename(batch / name, self._entries / name)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if error.errno not in publish.TAKEN:
-                    raise
-                publish.remove_tree(self._system, batch / name)
-            else:
-                back.append(name)
-        with contextlib.suppress(FileNotFoundError):
-            self._system.rmdir(batch)
-        return back
+        self._change(self._make_ready)
+        self._change(self._end_grace)
+        names = self._change(self._graveyard.bring_back)
+        self._ask(Index.refresh)
+        return self._entries_of(names)
 
     # Retention
 
@@ -631,33 +593,13 @@ class Store:
         try:
             swept = publish.sweep_drafts(self._system, self._drafts)
             self._end_grace()
-            self._empty(self._trash)
+            self._graveyard.empty_trash()
         except OSError as error:
             raise self.unwritable(error) from error
         return swept
 
-    def _empty(self, folder: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(folder):
-                publish.remove_tree(self._system, folder / name)
-
     def _end_grace(self) -> None:
-        """Move evictions that can no longer be undone to the trash, whole, and remove them."""
-        budget = retentions.grace_bytes(self.retention, self.limit())
-        for batch, size in self._batches():
-            made = int(batch.name.partition("-")[0]) / 1e9 if batch.name[:20].isdigit() else 0.0
-            budget -= size
-            if budget < 0 or time.time() - made > self.retention.grace:
-                self._throw([batch])
-        self._empty(self._trash)
-
-    def _batches(self) -> list[tuple[Path, int]]:
-        """Return the evictions that can be undone, the latest first, with their bytes."""
-        try:
-            names = sorted(os.listdir(self._graveyard), reverse=True)
-        except OSError:
-            return []
-        return [(self._graveyard / name, tree_size(self._graveyard / name)) for name in names]
+        self._graveyard.end_grace(self.retention.grace, retentions.grace_bytes(self.retention, self.limit()))
 
     # Seeing
 
@@ -694,7 +636,7 @@ class Store:
             size=size,
             linked=index.full_size() - size,
             limit=self.limit(size),
-            graveyard=sum(size for _, size in self._batches()),
+            graveyard=self._graveyard.size(),
             free=retentions.free_bytes(self.root),
             entries=entries,
             pinned=pinned,
@@ -735,7 +677,7 @@ class Store:
         damaged = [problem.path for problem in found if not problem.what.startswith(OTHER_FORMAT)]
         found += [Problem(path, "left by a process that died") for path in publish.leftovers(self._drafts)]
         if fix and found:
-            self._change(lambda: self._throw(damaged))
+            self._change(lambda: self._graveyard.throw(damaged))
             self.sweep()
         if fix:
             self._rebuild_index()
@@ -802,7 +744,7 @@ class Store:
             return error
         if error.errno in publish.FULL:
             with contextlib.suppress(OSError):
-                self._empty(self._graveyard)
+                self._graveyard.end_grace(0.0, 0)
         return publish.explain(error, self.root)
 
     def _ask(self, question: Callable[[Index], T]) -> T:
@@ -846,61 +788,35 @@ def _seen(manifest: Manifest) -> list[tuple[str, str, str]]:
     return sorted((seen.kind, seen.name, seen.digest) for seen in manifest.observed)
 
 
-def _read_if_there(path: Path) -> bytes:
+def _open_folder(folder: Path) -> int:
     try:
-        return path.read_bytes()
-    except OSError:  # without one the entry is nobody's, which is all that can follow from it
-        return b""
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if not os.path.lexists(folder):
+            raise NotFound(f"no entry is called {folder.name!r}") from None
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise Damaged("is no folder") from error
+        raise Damaged(f"cannot be read: {error.strerror}") from error
 
 
-def _uses(folder: Path) -> tuple[float, int]:
-    """Return when an entry was last used and how often; an entry never restored was used when it was made."""
-    try:
-        status = os.stat(folder / HITS)
-    except OSError:
-        with contextlib.suppress(OSError):
-            return os.stat(folder / MANIFEST).st_mtime, 0
-        return 0.0, 0
+def _is_at(descriptor: int, folder: Path) -> bool:
+    """Tell whether an open folder still has its name."""
+    return _if_there(lambda: os.path.samestat(os.fstat(descriptor), folder.lstat()), False)  # noqa: FBT003 - a value
+
+
+def _read(folder: int, name: str) -> bytes:
+    with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
+        return file.read()
+
+
+def _uses(folder: int) -> tuple[float, int]:
+    """Return when an entry was last restored and how often."""
+    status = os.stat(HITS, dir_fd=folder)
     return status.st_mtime, status.st_size
 
 
-def tree_size(path: Path) -> int:
-    """Return the bytes of all files below a folder, as far as they are there, each file once."""
-    sizes: dict[int, int] = {}
-    for folder, _, files in os.walk(path):
-        for file in files:
-            with contextlib.suppress(OSError):
-                status = os.lstat(os.path.join(folder, file))
-                # A file that lives on under an entry takes nothing here.
-                sizes[status.st_ino] = status.st_size if status.st_nlink == 1 else 0
-    return sum(sizes.values())
-
-
-def _check_file(path: Path, output: Output, *, full: bool, progress: Callable[[int], None]) -> None:
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise Damaged(f"{output.file} is not a regular file")
-    if status.st_size != output.size:
-        raise Damaged(f"{output.file} has {status.st_size} bytes and not {output.size}")
-    pieces = output.meta.get("pieces")
-    if full or output.size <= PIECE or not isinstance(pieces, list):
-        if file_digest(path)[0] != output.digest:
-            raise Damaged(f"{output.file} is not what was written")
-        progress(output.size)
-        return
-    if combine("tree", output.size, *map(str, pieces)) != output.digest:
-        raise Damaged(f"{output.file} has pieces that are not its digest's")
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _if_there(look: Callable[[], T], otherwise: T) -> T:
     try:
-        for number in _sample(len(pieces)):
-            if piece_digest(descriptor, number) != pieces[number]:
-                raise Damaged(f"{output.file} is not what was written (bytes from {number * PIECE})")
-            progress(PIECE)
-    finally:
-        os.close(descriptor)
-
-
-def _sample(count: int) -> list[int]:
-    """Return the first, the last and some other numbers below `count`: other ones at each hit."""
-    middle = random.sample(range(1, count - 1), min(SAMPLED_PIECES, count - 2)) if count > 2 else []  # noqa: S311, PLR2004
-    return sorted({0, count - 1, *middle})
+        return look()
+    except OSError:
+        return otherwise
