@@ -313,7 +313,10 @@ def write(
     labels = _labels(states, effects.bound.keys())
     for label, (_, state) in zip(labels, states, strict=True):
         # What an Arrow file holds needs no pickle around it, and so no trust.
-        graph.add(label, state.content if state.kind in _IN_FILES else state)
+        if state.kind in _IN_FILES:
+            graph.add(label, state.content, detached=True)
+        else:
+            graph.add(label, state)
     graph.add(_VALUE, effects.value)
     if effects.process:
         graph.add(_PROCESS, dict(effects.process))

@@ -25,6 +25,7 @@ A *reference* says where a root is. It is a tuple in a pickle and a list in the 
 
 from __future__ import annotations
 
+import collections
 import datetime
 import decimal
 import io
@@ -82,6 +83,7 @@ class _Root:
 
     label: str
     value: object
+    detached: bool = False
     reference: Reference | None = None
     pickle: io.BytesIO = field(default_factory=io.BytesIO)
     met: dict[int, object] = field(default_factory=dict)
@@ -116,10 +118,17 @@ class GraphWriter:
         self._numbers: dict[int, int] = {}
         self._files: list[tuple[str, object]] = []
         self._windows: dict[int, tuple[object, memory.Window]] = {}
+        self._picklers: list[ValuePickler] = []
+        self._inside: dict[int, dict[int, object]] = {}
+        """What was met in the cells of each frame and object array; these have files of their own."""
+        self._hoisted: dict[int, Reference] = {}
 
-    def add(self, label: str, value: object) -> None:
-        """Take a value in; :class:`Unstorable` (with the label as its name) where it cannot be kept."""
-        root = _Root(label, value)
+    def add(self, label: str, value: object, *, detached: bool = False) -> None:
+        """Take a value in; :class:`Unstorable` (with the label as its name) where it cannot be kept.
+
+        A `detached` value is stored as it is, though it lies in the memory of something known.
+        """
+        root = _Root(label, value, detached=detached)
         try:
             self._scan(root)
         except Unstorable as error:
@@ -131,18 +140,47 @@ class GraphWriter:
         root.reference = self._elsewhere(value) or _plain(value) or _module(value)
         if root.reference is not None:
             return
-        if _has_own_file(value) or _is_inert(value):
-            self._meet(root, value)
+        if root.detached or _has_own_file(value) or _is_inert(value):
+            if not root.detached:
+                self._meet(root, value)
+            self._look_inside(value)
             return
 
         def refer(inner: object) -> Reference | None:
             if (reference := self._elsewhere(inner)) is not None:
                 return reference
             self._meet(root, inner)
-            return ("file", id(inner)) if _is_file(inner) else None
+            if not _is_file(inner):
+                return None
+            self._look_inside(inner)
+            return ("file", id(inner))
 
         root.pickler = pickler = ValuePickler(root.pickle, namespace=self._namespace, refer=refer)
         dump(value, root.pickle, pickler=pickler)
+
+    def _look_inside(self, value: object) -> None:
+        """Meet the objects in the cells of a frame or an object array."""
+        cells = [cell for cell in memory.cells(value) if type(cell) not in PLAIN]
+        if not cells or id(value) in self._inside:
+            return
+        met: dict[int, object] = {}
+        self._inside[id(value)] = met
+
+        def refer(inner: object) -> Reference | None:
+            if _is_tabular(type(inner)) or isinstance(inner, _SHARED_BY_NATURE):
+                return None
+            if (reference := self._elsewhere(inner)) is not None:
+                return reference
+            if inner is not cells:
+                met[id(inner)] = inner
+            return None
+
+        dump(cells, io.BytesIO(), pickler=self._keep(ValuePickler(io.BytesIO(), namespace=self._namespace, refer=refer)))
+
+    def _keep(self, pickler: ValuePickler) -> ValuePickler:
+        # What a pickler has met lives as long as it does, so that no id is used again meanwhile.
+        self._picklers.append(pickler)
+        return pickler
 
     def _elsewhere(self, value: object) -> Reference | None:
         """Return the path of what was in the notebook before; refuse what the key knows nothing of."""
@@ -150,6 +188,8 @@ class GraphWriter:
             return NAMESPACE
         if (found := self._known.get(id(value))) is not None:
             return ("path", found[0])
+        if (reference := self._hoisted.get(id(value))) is not None:
+            return reference
         if (name := self._strangers.get(id(value))) is not None:
             raise Unstorable(
                 f"it holds the object that is {name!r}, which the cell does not name",
@@ -166,6 +206,11 @@ class GraphWriter:
     def write(self, folder: Path) -> tuple[tuple[Output, ...], dict[str, Reference]]:
         """Write all roots into files of `folder`; return the files, and where each root is."""
         self._find_windows()
+        written: dict[int, Output] = {}
+        if hoisted := self._hoist():
+            number = self._reserve("shared objects", hoisted)
+            written[number] = self._write_pickle(folder, number, hoisted)
+            self._hoisted = {id(root.value): ("item", number, root.label) for root in hoisted}
         pickles: list[tuple[int, list[_Root]]] = []
         references: dict[str, Reference] = {}
         for group in self._groups():
@@ -176,7 +221,6 @@ class GraphWriter:
             number = self._reserve(label, group)
             pickles.append((number, group))
             references.update({r.label: ("item", number, r.label) for r in group})
-        written: dict[int, Output] = {}
         for number, group in pickles:
             written[number] = self._write_pickle(folder, number, group)
         # Writing a pickle finds further files; the frames inside frames' own cells are found while these are written.
@@ -187,8 +231,18 @@ class GraphWriter:
                 written[number] = self._write_value(folder, number)
         return tuple(written[n] for n in sorted(written)), references
 
+    def _hoist(self) -> list[_Root]:
+        """Return the objects that the cells of frames share with anything else: all will refer to them."""
+        found = collections.Counter(key for cells in self._inside.values() for key in cells)
+        found.update({key for root in self._roots for key in root.met})
+        objects = {key: value for cells in self._inside.values() for key, value in cells.items()}
+        shared = [value for key, value in objects.items() if found[key] > 1]
+        return [_Root(f"shared {i}", value) for i, value in enumerate(shared)]
+
     def _own_file(self, root: _Root) -> Reference | None:
-        return self._file(root.label, root.value) if _has_own_file(root.value) else None
+        if (reference := self._hoisted.get(id(root.value))) is not None:
+            return reference
+        return self._file(root.label, root.value) if root.detached or _has_own_file(root.value) else None
 
     def _file(self, label: str, value: object) -> Reference:
         """Return the reference to a frame or array: a window, or the file that it has or will have."""

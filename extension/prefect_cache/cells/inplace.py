@@ -65,6 +65,8 @@ def state_of(value: Any, memory: tuple[int, ...] = ()) -> State:
         return State(kind, value.getstate(), *_attributes(value))
     if kind == "text":
         return State(kind, (value.getvalue(), value.tell()))
+    if kind == "cell":
+        return State(kind, (value.cell_contents,))
     if kind == "class":
         return State(kind, {k: v for k, v in vars(value).items() if _is_content(k, v)})
     if kind == "module":
@@ -98,6 +100,8 @@ def put_state(value: Any, state: State) -> None:
         value.truncate()
         value.write(text)
         value.seek(position)
+    elif kind == "cell":
+        (value.cell_contents,) = state.content
     elif kind in {"class", "module"}:
         _put_names(value, state.content, {k for k, v in vars(value).items() if kind == "class" and not _is_content(k, v)})
     else:
@@ -150,6 +154,8 @@ def _kind(value: Any) -> str:  # noqa: PLR0911 - a table of types reads best as 
         return "text"
     if isinstance(value, type):
         return "class"
+    if isinstance(value, types.CellType):
+        return "cell"
     if isinstance(value, types.ModuleType):
         return "module"
     return _plain_kind(value)

@@ -53,6 +53,17 @@ def extents(values: Iterable[Any]) -> Iterator[Extent]:
                 yield from _extent(_plain(block), value, number)
 
 
+def cells(value: Any) -> Iterator[Any]:
+    """Yield the objects in an object array, or in the object columns and the attrs of a pandas object."""
+    if is_array(value):
+        yield from value.flat if value.dtype.hasobject and value.dtype.names is None else ()
+        return
+    for block in blocks_of(value):
+        if is_array(block) and block.dtype.hasobject:
+            yield from block.flat
+    yield from (getattr(value, "attrs", None) or {}).values()
+
+
 def _plain(block: Any) -> Any:
     # Datetimes and categoricals wrap plain memory; Arrow's memory is immutable and never a window's.
     return getattr(block, "_ndarray", block)
