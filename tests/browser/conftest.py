@@ -103,10 +103,16 @@ class Book:
 
     def run_all(self) -> None:
         """Run the first cell and every one below it."""
-        self.page.locator(".jp-Notebook .jp-CodeCell .jp-Cell-inputWrapper .cm-content").first.click()
-        self.page.keyboard.press("Escape")
-        for _ in range(len(nbformat.read(self.path, 4).cells)):
-            self.page.keyboard.press("Shift+Enter")
+        first = self.page.locator(".jp-Notebook .jp-CodeCell").first
+        for _ in range(20):  # what is asked before the page has heard from its kernel is lost
+            first.locator(".jp-Cell-inputWrapper .cm-content").click()
+            self.page.keyboard.press("Escape")
+            for _ in range(len(nbformat.read(self.path, 4).cells)):
+                self.page.keyboard.press("Shift+Enter")
+            self.page.wait_for_timeout(500)
+            if "[ ]" not in first.locator(".jp-InputPrompt").first.inner_text():
+                return
+        pytest.fail("the notebook's cells do not run")
 
     def shot(self, name: str, *, panel: bool = True) -> None:
         """Write a screenshot to be looked at."""
@@ -115,7 +121,17 @@ class Book:
         target.screenshot(path=SHOTS / f"{name}.png")
 
 
-OpenBook = "Callable[..., Book]"
+
+def _wait_for_kernel(jupyter: Jupyter, path: str) -> None:
+    """Wait until the notebook's kernel has come up and the page is connected to it."""
+    deadline = time.monotonic() + STARTING
+    while time.monotonic() < deadline:
+        for session in json.loads(_api(jupyter, "GET", "api/sessions")):
+            kernel = session["kernel"]
+            if session["path"] == path and kernel["execution_state"] == "idle" and kernel["connections"]:
+                return
+        time.sleep(0.1)
+    pytest.fail("the notebook's kernel did not come up")
 
 
 @pytest.fixture
@@ -140,7 +156,7 @@ def open_book(jupyter: Jupyter, chromium: Browser, request: pytest.FixtureReques
         page.goto(f"{jupyter.url}{where}/{path.name}?token={TOKEN}")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content", timeout=60_000)
         page.wait_for_function("() => !document.querySelector('#jupyterlab-splash')")
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle'], .jp-NotebookKernelStatus, .jp-Toolbar-kernelStatus", timeout=60_000, state="attached")
+        _wait_for_kernel(jupyter, path.name)
         book = Book(page, path)
         started.add(path.name)
         if cells:
@@ -159,7 +175,10 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel
 def _settings(jupyter: Jupyter, theme: str) -> None:
     """Choose the theme, as the settings editor does."""
     names = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-    _api(jupyter, "PUT", "lab/api/settings/@jupyterlab/apputils-extension:themes", {"raw": json.dumps({"theme": names[theme]})})
+    chosen = {"themes": {"theme": names[theme]}, "notification": {"fetchNews": "false", "checkForUpdates": False}}
+    for name, values in chosen.items():
+        path = f"lab/api/settings/@jupyterlab/apputils-extension:{name}"
+        _api(jupyter, "PUT", path, {"raw": json.dumps(values)})
 
 
 def _end_sessions(jupyter: Jupyter, paths: set[str]) -> None:

@@ -14,6 +14,7 @@ import builtins
 import dataclasses
 import keyword
 import logging
+import numbers
 import threading
 import time
 from collections import OrderedDict
@@ -40,7 +41,7 @@ PAGE_ROWS = 200
 PAGE_COLUMNS = 60
 OPEN_PREVIEWS = 3
 REMEMBERED_STATISTICS = 4096
-LARGEST_PICTURE = 4_000_000
+LARGEST_PICTURES = 8_000_000
 CORNER = 8
 
 log = logging.getLogger(__name__)
@@ -246,13 +247,10 @@ class Controller:
         return {"text": self._preview(ask).cell(ask.whole("row", 0, 0, 2**62), ask.whole("column", 0, 0, 2**31))}
 
     def value(self, ask: Ask) -> Message:
-        """Return what can be said of a value that is no frame: its text, shape and corner."""
+        """Return what can be said of a value that is no frame: its text, or its shape and corner."""
         entry, output = self._entry_and_output(ask)
-        facts = [[k, _fact(v)] for k, v in output.meta.items() if k in {"shape", "dtype", "type", "length"}]
-        message: Message = {"repr": str(output.meta.get("repr", "")), "facts": facts}
-        if view.is_array(output):
-            message["corner"] = self._corner(entry, output)
-        return message
+        corner = self._corner(entry, output) if view.is_array(output) else []
+        return view.document(view.value(output, corner))
 
     def _corner(self, entry: Entry, output: Output) -> list[list[str]]:
         """Return the first rows and columns of an array, which is mapped and not read."""
@@ -261,15 +259,9 @@ class Controller:
         array = codecs.codec(output.codec).read(entry.path / output.file, output.meta, trusted=False)
         return _corner(array)
 
-    def picture(self, ask: Ask) -> Message:
-        """Return one of the pictures that the cell showed."""
-        pictures = _pictures(self._entry(ask))
-        number = ask.whole("number", 0, 0, 10_000)
-        if number >= len(pictures):
-            msg = "the cell showed no such picture"
-            raise UsageProblem(msg)
-        kind, data = pictures[number]
-        return {"kind": kind, "data": data}
+    def figures(self, ask: Ask) -> Message:
+        """Return the pictures that the cell showed."""
+        return view.document([{"kind": "picture", "url": p, "text": "What the cell showed"} for p in _pictures(self._entry(ask))])
 
     def schema(self, ask: Ask) -> Message:
         """Return all columns with the statistics known so far; those that are not are worked out in the background."""
@@ -281,11 +273,12 @@ class Controller:
         if ask.flag("statistics"):
             missing = [n for n, s in zip(numbers, known, strict=True) if s is None]
             self._jobs.put(lambda stop: self._describe(entry.digest, output, missing, stop), instead_of="statistics")
-        columns = [[n, preview.columns[n].name, preview.columns[n].dtype, preview.nulls(n)] for n in numbers]
-        shown = [_statistics(s, preview.total) for s in known]
+        columns = [
+            [n, preview.columns[n].name, preview.columns[n].dtype, preview.nulls(n), _statistics(told)]
+            for n, told in zip(numbers, known, strict=True)
+        ]
         return {
             "columns": cast("Json", columns),
-            "statistics": cast("Json", shown),
             "rows": preview.total,
             "all": len(preview.columns),
             "first": first,
@@ -298,7 +291,7 @@ class Controller:
             if found is None:
                 return
             self._remember((output.digest, number), found)
-            told = _statistics(found, preview.total)
+            told = _statistics(found)
             self.push({"push": "statistics", "key": key, "file": output.file, "column": number, "statistics": told})
 
     def _remember(self, place: tuple[str, int], found: Statistics) -> None:
@@ -309,25 +302,12 @@ class Controller:
 
     def provenance(self, ask: Ask) -> Message:
         """Return where an entry comes from."""
-        return view.provenance(self._entry(ask))
+        return view.document(*view.provenance(self._entry(ask)))
 
     def files(self, ask: Ask) -> Message:
         """Return an entry's files, with code that opens each."""
         entry = self._entry(ask)
-        return {"folder": home_text(str(entry.path)), "files": [self._file(entry, o) for o in entry.manifest.outputs]}
-
-    def _file(self, entry: Entry, output: Output) -> Message:
-        path = entry.path / output.file
-        arrow = path.suffix == ".arrow"
-        return {
-            "name": output.name,
-            "file": output.file,
-            "path": str(path),
-            "size": f"{size_text(output.size)} ({output.size:,} bytes)",
-            "format": "Arrow IPC" if arrow else output.codec,
-            "digest": output.digest,
-            "snippets": cast("Json", view.snippets(path, output)) if arrow else {},
-        }
+        return view.document(view.files(entry, home_text(str(entry.path))))
 
     def check(self, ask: Ask) -> Message:
         """Read an entry's files in full and compare them with their digests."""
@@ -344,11 +324,13 @@ class Controller:
         """Return what evicting the chosen entries would free; does nothing."""
         records = self._targets(ask)
         size = sum(r.size for r in records)
+        names = ", ".join(r.name for r in records[:3]) + (" and others" if len(records) > 3 else "")  # noqa: PLR2004
+        pinned = sum(r.pinned for r in records)
+        told = f"Evict {names}? That is {view.counted(records, 'entry')}, {size_text(size)}."
         return {
             "count": len(records),
-            "pinned": sum(r.pinned for r in records),
-            "text": f"{view.counted(records, 'entry')}, {size_text(size)}",
-            "names": [r.name for r in records[:3]],
+            "size": size_text(size),
+            "text": f"{told} {pinned:,} pinned." if pinned else told,
         }
 
     def evict(self, ask: Ask) -> Message:
@@ -479,7 +461,7 @@ OPERATIONS: Mapping[str, Callable[[Controller, Ask], Message]] = {
     "page": Controller.page,
     "cell": Controller.cell,
     "value": Controller.value,
-    "picture": Controller.picture,
+    "figures": Controller.figures,
     "schema": Controller.schema,
     "provenance": Controller.provenance,
     "files": Controller.files,
@@ -497,21 +479,22 @@ OPERATIONS: Mapping[str, Callable[[Controller, Ask], Message]] = {
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml")
 
 
-def _pictures(entry: Entry) -> list[tuple[str, str]]:
-    """Return what the cell showed that is a picture: its type, and base64 (SVG: its text)."""
-    found: list[tuple[str, str]] = []
+def _pictures(entry: Entry) -> list[str]:
+    """Return what the cell showed that is a picture, as addresses for an image: there, an SVG runs no script."""
+    found: list[str] = []
+    room = LARGEST_PICTURES
     for display in entry.manifest.displays:
         data = display.get("data")
-        for kind in _PICTURES if isinstance(data, dict) else ():
-            shown = data.get(kind) if isinstance(data, dict) else None
-            if isinstance(shown, str) and len(shown) <= LARGEST_PICTURE:
-                found.append((kind, _base64(kind, shown)))
-                break
+        shown = ((k, data[k]) for k in _PICTURES if k in data) if isinstance(data, dict) else iter(())
+        kind, picture = next(shown, ("", None))
+        if isinstance(picture, str) and len(picture) <= room:
+            found.append(f"data:{kind};base64,{_base64(kind, picture)}")
+            room -= len(picture)
     return found
 
 
 def _base64(kind: str, data: str) -> str:
-    return base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data
+    return base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else "".join(data.split())
 
 
 def _corner(array: object) -> list[list[str]]:
@@ -523,18 +506,16 @@ def _corner(array: object) -> list[list[str]]:
     while array.ndim > 2:  # noqa: PLR2004 - rows and columns: the first plane of the others
         array = array[0] if len(array) else array.reshape(0, 0)
     table = array.reshape(-1, 1) if array.ndim == 1 else array
-    return [[str(v)[:40] for v in line[:CORNER]] for line in table[:CORNER]]
+    return [[_number(v) for v in line[:CORNER]] for line in table[:CORNER]]
 
 
-def _fact(value: object) -> str:
-    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _number(value: object) -> str:
+    """Return an array's element in few digits; its rows are for a glance."""
+    return f"{value:.6g}" if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) else str(value)[:40]
 
 
-def _statistics(found: Statistics | None, rows: int) -> Json:
-    if found is None:
-        return None
-    told = cast("Message", dataclasses.asdict(found))
-    return told | {"missing": found.missing, "share": found.missing / rows if rows else 0.0}
+def _statistics(found: Statistics | None) -> Json:
+    return None if found is None else cast("Message", dataclasses.asdict(found))
 
 
 def _named(records: Sequence[view.Record]) -> str:

@@ -12,7 +12,7 @@ import keyword
 import re
 import tokenize
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from prefect_cache.errors import UsageProblem
 from prefect_cache.model import FORMAT, Entry, Key, Manifest, Run
@@ -33,6 +33,7 @@ SORTS = ("name", "rows", "columns", "size", "created", "used", "hits", "saved", 
 STATIC_ROWS = 12
 LONGEST_NAME = 80
 LONGEST_SOURCE = 20_000
+LONGEST_TABLE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def _record(entry: Entry) -> Record:
 
 
 def _damaged(problem: Problem) -> Record:
-    name = problem.name or problem.path.name
+    name = problem.name or "unreadable entry"
     unknown = Manifest(FORMAT, name, "", Key("", ()), (), (), {}, (), Run(0.0, 0.0))
     return Record(
         entry=Entry(unknown, problem.path, problem.size, 0.0),
@@ -134,7 +135,7 @@ def _damaged(problem: Problem) -> Record:
         pinned=False,
         expires=None,
         damage=problem.what or "damaged",
-        words=f"{name}\n{problem.what}".lower(),
+        words=f"{name}\n{problem.path.name}\n{problem.what}".lower(),
     )
 
 
@@ -230,7 +231,8 @@ def row(record: Record, now: float) -> list[Json]:
     """Return a record as the front end takes it: few bytes, every cell already text."""
     marks = "p" * record.pinned + "x" * (record.expires is not None and record.expires <= now)
     if record.damage:
-        return [record.address, _short(record.name), "", "!", record.size, size_text(record.size), _short(record.damage, 160)]
+        size = size_text(record.size) if record.size else ""
+        return [record.address, _short(record.name), "", "!", record.size, size, _short(record.damage, 160)]
     return [
         record.address,
         _short(record.name),
@@ -325,18 +327,69 @@ def _without_magic(line: str) -> str:
 # An entry's details ------------------------------------------------------------------------------------------------
 
 
-def provenance(entry: Entry) -> dict[str, Json]:
-    """Return where an entry comes from: its source, what went in, what it looked at, its run."""
-    run, key = entry.manifest.run, entry.manifest.key
-    seen = [[o.kind, o.name, o.digest[:12]] for o in entry.manifest.observed]
-    return {
-        "source": [list(piece) for piece in coloured(entry.manifest.source)],
-        "facts": [list(fact) for fact in _facts(entry)],
-        "inputs": [[p.name, _described(p.detail), p.digest[:12]] for p in key.parts if p.kind == "input"][:200],
-        "parts": [[p.kind, p.name, p.digest[:12]] for p in key.parts if p.kind not in {"input", "code"}][:200],
-        "observed": seen[:200],
-        "prefect": {str(k): str(v) for k, v in run.prefect.items() if v not in (None, "")},
-    }
+Block = dict[str, "Json"]
+"""A piece of a document: a table, code, a link, a picture, snippets, or plain text."""
+
+
+def document(*columns: list[Block]) -> dict[str, Json]:
+    """Return blocks that stand one below another, in columns side by side; empty tables are left out."""
+    kept = [[cast("Json", b) for b in blocks if b["kind"] != "table" or b["rows"]] for blocks in columns]
+    return {"columns": cast("Json", kept)}
+
+
+def table(title: str, rows: Iterable[Sequence[str]]) -> Block:
+    """Return a table whose first column names what stands in the others."""
+    return {"kind": "plain", "title": title, "rows": [list(r) for r in list(rows)[:LONGEST_TABLE]]}
+
+
+def provenance(entry: Entry) -> tuple[list[Block], list[Block]]:
+    """Return where an entry comes from: its source; then its run, what went in and what it looked at."""
+    manifest = entry.manifest
+    parts = manifest.key.parts
+    prefect = {str(k): str(v) for k, v in manifest.run.prefect.items() if v not in (None, "", [], {})}
+    url = prefect.pop("url", "")
+    link: list[Block] = [{"kind": "link", "url": url, "text": "Open the run in Prefect"}] if url else []
+    return [{"kind": "code", "pieces": [list(piece) for piece in coloured(manifest.source)]}], [
+        table("Run", _facts(entry)),
+        *link,
+        table("Inputs", ((p.name, _described(p.detail), p.digest[:12]) for p in parts if p.kind == "input")),
+        table("Looked at while it ran", ((o.name, o.kind, o.digest[:12]) for o in manifest.observed)),
+        table("Prefect", prefect.items()),
+        table("Also depends on", ((p.name, p.kind, p.digest[:12]) for p in parts if p.kind not in {"input", "code"})),
+    ]
+
+
+def value(output: Output, corner: list[list[str]]) -> list[Block]:
+    """Return what is known of a value that is no frame."""
+    facts = [(k, _fact(v)) for k, v in output.meta.items() if k in {"shape", "dtype", "type", "length"}]
+    text = output.meta.get("repr")
+    blocks: list[Block] = [
+        table("Value", [("type", output.kind), *facts]),
+        {"kind": "grid", "title": "First rows and columns", "rows": cast("Json", corner)},
+    ]
+    return [*blocks, {"kind": "code", "pieces": [["", str(text)]]}] if text else blocks
+
+
+def _fact(value: Json) -> str:
+    return " × ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def files(entry: Entry, folder: str) -> list[Block]:
+    """Return an entry's files, each with code that opens it without this package."""
+    blocks: list[Block] = [{"kind": "check", "text": folder}]
+    for output in entry.manifest.outputs:
+        path = entry.path / output.file
+        arrow = path.suffix == ".arrow"
+        facts = (
+            ("File", output.file),
+            ("Size", f"{size_text(output.size)} ({output.size:,} bytes)"),
+            ("Format", "Arrow IPC" if arrow else output.codec),
+            ("Digest", f"{output.digest} (xxh3 tree)"),
+        )
+        blocks.append(table(output.name, facts))
+        if arrow:
+            blocks.append({"kind": "snippets", "codes": cast("Json", snippets(path, output))})
+    return blocks
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:

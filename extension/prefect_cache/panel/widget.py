@@ -11,7 +11,7 @@ import html
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anywidget
 import ipywidgets
@@ -199,7 +199,7 @@ class BasicPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
         file, frame = self._output.value
         if not frame:
             reply = self._do("value", key=self._list.value[0], file=file)
-            self._page.value = f"<pre>{html.escape(str(reply.get('repr', '')))}</pre>"
+            self._page.value = _document(reply)
             return
         reply = self._do("page", key=self._list.value[0], file=file, first=self._first)
         if "error" in reply:
@@ -281,3 +281,16 @@ def _table(page: Message) -> str:
 
 def _cell(value: object) -> str:
     return f"<td>{'<i>null</i>' if value is None else html.escape(str(value))}</td>"
+
+
+def _document(reply: Message) -> str:
+    """Return the tables and texts of a document as HTML; every text in it is escaped."""
+    columns = cast("list[list[dict[str, Any]]]", reply.get("columns", []))
+    found = []
+    for block in (b for blocks in columns for b in blocks):
+        if "rows" in block:
+            rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in block["rows"])
+            found.append(f"<table>{rows}</table>")
+        elif block["kind"] == "code":
+            found.append(f"<pre>{html.escape(''.join(piece for _, piece in block['pieces']))}</pre>")
+    return "".join(found)
