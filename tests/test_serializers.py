@@ -22,7 +22,8 @@ from prefect.serializers import Serializer
 from offline import offline
 from prefect_cache import ArrowSerializer
 from prefect_cache.errors import Damaged, Untrusted
-from prefect_cache.serializers import PAYLOADS, CompressedArrowSerializer
+from prefect_cache.results import PAYLOADS
+from prefect_cache.serializers import CompressedArrowSerializer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

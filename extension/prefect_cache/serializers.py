@@ -40,6 +40,7 @@ from pydantic import Field
 
 from .errors import Damaged
 from .model import FORMAT, Output
+from .results import PAYLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 
 ARROW = b"ARROW1\x00\x00"
 """How an Arrow file begins."""
-
-PAYLOADS = "prefect_cache-payloads"
-"""The folder beside the records, in which pointer mode keeps its files."""
 
 WHOLE = 16 * 2**20
 """Files up to this many bytes are verified in full when they are read; of larger ones the size and the skeleton."""
@@ -85,7 +83,7 @@ class ArrowSerializer(Serializer[D]):
             with tempfile.TemporaryDirectory(prefix="prefect_cache-") as folder:
                 return self._embed(_write(obj, Path(folder)), Path(folder), raw=_is_raw(store))
         written = _write_payload(obj, root)
-        return json.dumps({**written, "folder": str(root)}).encode()
+        return json.dumps({**written, "folder": str(root), "task": _task_name()}).encode()
 
     def loads(self, blob: bytes) -> D:
         """Return the value; where its files are gone inside a task run, what the task computes anew.
@@ -116,7 +114,8 @@ class ArrowSerializer(Serializer[D]):
         if raw and self._compression is None and written["reference"] == ["file", 0] and files[0].startswith(ARROW):
             return files[0]
         packed = [self._compress(file) for file in files]
-        header = {**written, "compression": self._compression, "packed": [len(one) for one in packed], "raw": raw}
+        packing = {"compression": self._compression, "packed": [len(one) for one in packed], "raw": raw}
+        header = {**written, **packing, "task": _task_name()}
         body = b"".join(packed)
         return json.dumps(header).encode() + b"\n" + (body if raw else base64.b64encode(body))
 
@@ -291,6 +290,16 @@ def _result_store() -> ResultStore | None:
 
     context = TaskRunContext.get() or FlowRunContext.get()
     return None if context is None else context.result_store
+
+
+def _task_name() -> str:
+    """Return the name of the task or flow that is running; who lists results later has nothing else to go by."""
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    if (task := TaskRunContext.get()) is not None:
+        return task.task.name
+    flow = FlowRunContext.get()
+    return flow.flow.name if flow is not None and flow.flow is not None else ""
 
 
 def _local_folder(store: ResultStore | None) -> Path | None:
