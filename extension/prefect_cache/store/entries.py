@@ -265,7 +265,8 @@ class Store:
         manifest = manifests.from_bytes(data)
         if name not in _slots(manifest.key.digest):
             raise Damaged(f"the folder holds an entry of another key, {manifest.key.digest}")
-        signature = _if_there(lambda: _read(descriptor, SIGNATURE), b"")  # without one the entry is nobody's
+        # Without a signature the entry is nobody's, which is all that can follow from its being gone or odd.
+        signature = _if_there(lambda: _read(descriptor, SIGNATURE), b"")
         signer = self._signer(data, signature)
         # An entry never restored was last used when it was made.
         used, hits = _if_there(lambda: _uses(descriptor), (made, 0))
@@ -471,7 +472,8 @@ class Store:
     def touch(self, entry: Entry) -> None:
         """Count a restore of an entry. It never fails: a store that is read-only, or an entry evicted meanwhile, lets it be."""
         with contextlib.suppress(OSError):
-            descriptor = os.open(entry.path / HITS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(entry.path / HITS, flags, 0o600)
             try:
                 os.write(descriptor, b".")
             finally:
@@ -805,7 +807,11 @@ def _is_at(descriptor: int, folder: Path) -> bool:
 
 
 def _read(folder: int, name: str) -> bytes:
-    with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
+    # Never waits: whatever lies there under the name, a pipe included, is opened without blocking and refused.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=folder), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise Damaged(f"{name} is not a regular file")
         return file.read()
 
 
@@ -818,5 +824,5 @@ def _uses(folder: int) -> tuple[float, int]:
 def _if_there(look: Callable[[], T], otherwise: T) -> T:
     try:
         return look()
-    except OSError:
+    except (OSError, Damaged):
         return otherwise

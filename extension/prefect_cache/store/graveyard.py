@@ -43,12 +43,12 @@ class Graveyard:
         grave: Path | None = None
         for name in names:
             for _ in range(ATTEMPTS):
+                if not os.path.lexists(self._entries / name):
+                    break
                 grave = grave or self._dig()
                 try:
                     self._system.rename(self._entries / name, grave / name)
                 except FileNotFoundError:
-                    if not os.path.lexists(self._entries / name):
-                        break
                     grave = None  # a neighbour has ended the grace of this one meanwhile, or undone it
                 else:
                     moved.append(name)
@@ -64,8 +64,8 @@ class Graveyard:
     def throw(self, paths: Iterable[Path]) -> list[str]:
         """Rename folders into the trash; return the names of those that were there."""
         moved: list[str] = []
-        publish.make_folder(self._system, self.trash)
-        for path in paths:
+        for path in filter(os.path.lexists, paths):
+            publish.make_folder(self._system, self.trash)
             with contextlib.suppress(FileNotFoundError):
                 self._system.rename(path, self.trash / publish.unique_name())
                 moved.append(path.name)
