@@ -16,7 +16,7 @@ from prefect import task
 from prefect.cache_policies import INPUTS
 
 from offline import offline
-from prefect_cache import results
+from prefect_cache import cli, results
 from prefect_cache.results import PAYLOADS, YOUNG
 
 if TYPE_CHECKING:
@@ -240,3 +240,31 @@ def test_records_are_read_as_prefect_writes_them(folder, run):
     (record,) = (path for path in folder.iterdir() if path.is_file())
     assert record.read_text().startswith('{"metadata":{')
     assert json.loads(record.read_text())["metadata"].keys() >= {"serializer", "expiration", "prefect_version"}
+
+
+class TestCommand:
+    @pytest.fixture
+    def command(self, folder, capsys):
+        def command(*words: str) -> dict[str, object]:
+            assert cli.main([*words, "--results", str(folder), "--json"]) == 0
+            return json.loads(capsys.readouterr().out)
+
+        return command
+
+    def test_ls_lists_them(self, run, command):
+        run(1, name="orders")
+        (result,) = command("ls")["results"]
+        assert (result["task"], result["serializer"], result["state"]) == ("orders", "arrow", "current")
+
+    def test_prune_shows_what_would_go_and_then_lets_it_go(self, folder, run, command):
+        run(1)
+        age(folder, 40 * DAY)
+        shown = command("prune", "--max-age", "30d", "--dry-run")
+        assert (len(shown["would_evict"]), shown["freed"]) == (1, 0)
+        done = command("prune", "--max-age", "30d")
+        assert (len(done["evicted"]), done["freed"]) == (1, shown["would_free"])
+        assert command("ls")["total"] == 0
+
+    def test_without_a_folder_it_is_prefects_own(self, capsys):
+        assert cli.main(["ls", "--results"]) == 0
+        assert str(results.default_folder()) in capsys.readouterr().out

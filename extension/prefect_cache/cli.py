@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from prefect_cache import explain
+from prefect_cache import explain, results
 from prefect_cache.errors import CacheError, Damaged, NotFound, StoreUnwritable, UsageProblem
 from prefect_cache.model import Retention
 from prefect_cache.store import Store, default_root
@@ -56,6 +56,7 @@ EXAMPLES = """examples:
   prefect-cache show orders
   prefect-cache evict 5f2c91 --dry-run
   prefect-cache prune --max-size 5GB --dry-run
+  prefect-cache prune --results --max-age 30d --dry-run
   prefect-cache check --fix
 """
 
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
         answer = cast("Command", asked.command)(_store(asked), asked)
-        print(json.dumps(answer.data, indent=1) if asked.json else _printable(answer.text))
+        sys.stdout.write((json.dumps(answer.data, indent=1) if asked.json else _printable(answer.text)) + "\n")
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -104,11 +105,8 @@ def _printable(text: str) -> str:
 
 def _store(asked: argparse.Namespace) -> Store:
     given = vars(asked)
-    retention = Retention(
-        max_bytes=given.get("max_size"),
-        max_age=given.get("max_age"),
-        policy=given.get("policy") or "value",
-    )
+    policy = given.get("policy") or "value"
+    retention = Retention(max_bytes=given.get("max_size"), max_age=given.get("max_age"), policy=policy)
     store = Store(asked.store or default_root(), retention)
     store.on_problem = lambda problem: print(_printable(f"{problem.path.name}: {problem.what}"), file=sys.stderr)
     return store
@@ -126,7 +124,9 @@ SORTS: dict[str, Callable[[Entry], object]] = {
 
 
 def ls(store: Store, asked: argparse.Namespace) -> Answer:
-    """List the entries, 50 of them unless --limit says otherwise."""
+    """List the entries, 50 of them unless --limit says otherwise; with --results what Prefect's own tasks stored."""
+    if asked.results is not None:
+        return _results(asked)
     catalog = store.catalog()
     entries = sorted(catalog.entries, key=SORTS[asked.sort])  # type: ignore[arg-type]  # texts or numbers, never both
     shown = entries[: asked.limit] if asked.limit else entries
@@ -150,8 +150,8 @@ def _row(entry: Entry, now: float) -> tuple[str, ...]:
     marks = " ".join(word for word, is_so in (("pinned", entry.pinned), ("foreign", not entry.trusted)) if is_so)
     key = entry.digest[:12] + entry.digest[32:]
     name = entry.manifest.name if len(entry.manifest.name) <= 40 else entry.manifest.name[:39] + "…"  # noqa: PLR2004 - a column
-    used = age_text(entry.last_used, now)
-    return key, name, size_text(entry.size), age_text(run.started, now), used, str(entry.hits), seconds_text(run.seconds), marks
+    made, used = age_text(run.started, now), age_text(entry.last_used, now)
+    return key, name, size_text(entry.size), made, used, str(entry.hits), seconds_text(run.seconds), marks
 
 
 def _footer(shown: int, total: int, problems: Sequence[Problem]) -> Iterator[str]:
@@ -165,21 +165,26 @@ def _footer(shown: int, total: int, problems: Sequence[Problem]) -> Iterator[str
         yield "`prefect-cache check --fix` removes what is damaged"
 
 
+UNTOLD = ("format", "python", "code")
+"""Kinds of parts that every key has."""
+
+
 def show(store: Store, asked: argparse.Namespace) -> Answer:
     """Show one entry: its run, files, inputs and source."""
     entry = store.get(asked.key)
     manifest, run = entry.manifest, entry.manifest.run
-    state = [word for word, is_so in (("pinned", entry.pinned), ("signed by a key held here", entry.trusted)) if is_so]
+    signed = "signed by a key held here" if entry.trusted else "not signed by a key held here: pickles stay closed"
     lines = [
         f"{manifest.name}  {entry.digest}",
-        f"  made     {moment_text(run.started)} in {seconds_text(run.seconds)}" + (f" by {run.notebook}" if run.notebook else ""),
-        f"  used     {entry.hits} times, last {age_text(entry.last_used, time.time())} ago, saving {seconds_text(entry.hits * run.seconds)}",
-        f"  state    {', '.join(state) or 'not signed by a key held here: its pickles are not opened'}",
+        f"  made     {moment_text(run.started)} in {seconds_text(run.seconds)}{f' by {run.notebook}' if run.notebook else ''}",
+        f"  used     {moment_text(entry.last_used)}",
+        f"  hits     {entry.hits}, saving {seconds_text(entry.hits * run.seconds)}",
+        f"  state    {'pinned, ' if entry.pinned else ''}{signed}",
         f"  folder   {entry.path}",
         "  files",
         *(f"    {line}" for output in manifest.outputs for line in _file_lines(entry, output)),
         "  depends on",
-        *(f"    {part.kind} {part.name}".rstrip() for part in manifest.key.parts if part.kind not in ("format", "python", "code")),
+        *(f"    {part.kind} {part.name}".rstrip() for part in manifest.key.parts if part.kind not in UNTOLD),
         *(f"    {seen.kind} {seen.name}" for seen in manifest.observed),
         "  source",
         *(f"    {line}" for line in manifest.source.splitlines()),
@@ -205,15 +210,20 @@ def why(store: Store, asked: argparse.Namespace) -> Answer:
         for other in store.alike(manifest.name, code, limit=50)
         if other.digest != entry.digest and other.manifest.run.started <= manifest.run.started
     ]
+    noted = manifest.options.get("because")
+    because = noted if isinstance(noted, str) else ""
     nearest = explain.nearest(manifest.key, earlier, manifest.source)
     if nearest is None:
-        return Answer(f"{manifest.name}: {explain.NEVER_RUN}", {"key": entry.digest, "nearest": None, "changes": []})
+        text = f"{manifest.name} ran because {because or explain.NEVER_RUN}"
+        return Answer(text, {"key": entry.digest, "because": because, "nearest": None, "changes": []})
     changes = manifest.key.changes(nearest.manifest.key)
     lines = explain.why(changes, older_source=nearest.manifest.source, source=manifest.source)
-    lines = lines or ["the files that the run saw had changed"]
+    lines = lines or ["what it reads outside the notebook was not as it had been then"]
     told: list[Json] = [{"kind": change.kind, "name": change.name, "how": change.how} for change in changes]
-    head = f"{manifest.name} ran because, unlike for {nearest.digest[:12]} of {moment_text(nearest.manifest.run.started)}:"
-    return Answer("\n".join([head, *lines]), {"key": entry.digest, "nearest": nearest.digest, "changes": told})
+    head = f"{manifest.name} ran because {because or explain.because_all(changes)}"
+    against = f"against {nearest.digest[:12]} of {moment_text(nearest.manifest.run.started)}:"
+    data: Json = {"key": entry.digest, "because": because, "nearest": nearest.digest, "changes": told}
+    return Answer("\n".join([head, against, *lines]), data)
 
 
 def stats(store: Store, asked: argparse.Namespace) -> Answer:  # noqa: ARG001 - one signature for all
@@ -221,8 +231,9 @@ def stats(store: Store, asked: argparse.Namespace) -> Answer:  # noqa: ARG001 - 
     usage = store.usage()
     lines = [
         f"entries    {usage.entries} ({usage.pinned} pinned, {usage.problems} damaged)",
-        f"bytes      {size_text(usage.size)} of {size_text(usage.limit)} ({size_text(usage.linked)} more saved by hard links)",
-        f"restored   {usage.hits} times, saving {seconds_text(usage.saved)}",
+        f"bytes      {size_text(usage.size)} of {size_text(usage.limit)}",
+        f"linked     {size_text(usage.linked)} saved by storing equal files once",
+        f"hits       {usage.hits}, saving {seconds_text(usage.saved)}",
         f"evicted    {size_text(usage.graveyard)} that `undo` can still bring back",
     ]
     return Answer("\n".join(lines), _usage(store))
@@ -249,17 +260,22 @@ def _usage(store: Store) -> Json:
 
 def evict(store: Store, asked: argparse.Namespace) -> Answer:
     """Evict entries; `undo` brings them back for a while."""
-    entries = [entry for key in asked.keys for entry in (store.find(key) if asked.all else (store.get(key),))]
+    entries = [entry for key in asked.keys for entry in _addressed(store, key, asked)]
     if not entries:
         raise NotFound(f"no entry is called {' or '.join(asked.keys)}", remedy="`prefect-cache ls` shows what there is")
     if asked.dry_run:
         size = sum(entry.size for entry in entries)
-        text = "\n".join([f"would evict {_named(entry)}" for entry in entries] + [f"{size_text(size)} at most would be freed"])
+        lines = [f"would evict {_named(entry)}" for entry in entries]
+        text = "\n".join([*lines, f"{size_text(size)} at most would be freed"])
         return Answer(text, {"evicted": [], "would_evict": [_brief(entry) for entry in entries], "freed": 0})
     done = store.evict(entries, undoable=not asked.forever)
     lines = [f"evicted {_named(entry)}" for entry, _ in done.entries]
     lines.append(f"{size_text(done.freed)} freed" + ("; `prefect-cache undo` brings it back" if done.undoable else ""))
     return Answer("\n".join(lines), {"evicted": [_brief(entry) for entry, _ in done.entries], "freed": done.freed})
+
+
+def _addressed(store: Store, key: str, asked: argparse.Namespace) -> Sequence[Entry]:
+    return store.find(key) if asked.all else (store.get(key),)
 
 
 def undo(store: Store, asked: argparse.Namespace) -> Answer:  # noqa: ARG001 - one signature for all
@@ -284,7 +300,9 @@ def unpin(store: Store, asked: argparse.Namespace) -> Answer:
 
 
 def prune(store: Store, asked: argparse.Namespace) -> Answer:
-    """Apply retention now: age, TTL, and the size limit."""
+    """Apply retention now: age, TTL, and the size limit; with --results to what Prefect's own tasks stored."""
+    if asked.results is not None:
+        return _prune_results(asked)
     plan = store.plan()
     if asked.dry_run:
         text = _plan_text(plan, "would evict", "would be freed")
@@ -302,6 +320,63 @@ def _plan_text(plan: EvictionPlan, verb: str, end: str) -> str:
 
 def _planned(plan: EvictionPlan) -> list[Json]:
     return [{**_brief(entry), "reason": reason} for entry, reason in plan.evict]
+
+
+def _results(asked: argparse.Namespace) -> Answer:
+    found = results.scan(asked.results)
+    newest = sorted(found.results, key=lambda result: -result.written)
+    shown = newest[: asked.limit] if asked.limit else newest
+    now = time.time()
+    table = explain.Table(
+        ("record", "task", "serializer", "size", "written", ""),
+        tuple(
+            (r.key[:40], r.task, r.serializer, size_text(r.size), age_text(r.written, now), r.state(now)) for r in shown
+        ),
+        right=(3,),
+        footer=(f"{len(shown)} of {len(newest)} results, {size_text(found.size)} in {found.folder}",),
+    )
+    data: Json = {
+        "results": [_result(result, now) for result in shown],
+        "total": len(newest),
+        "problems": [_problem(problem) for problem in found.problems],
+    }
+    return Answer(str(table), data)
+
+
+def _prune_results(asked: argparse.Namespace) -> Answer:
+    found = results.scan(asked.results)
+    planned = results.plan(found, max_age=asked.max_age, max_bytes=asked.max_size)
+    problems = () if asked.dry_run else results.carry_out(planned, found)
+    would = "would " if asked.dry_run else ""
+    lines = [
+        *(f"{would}evict {r.task or r.serializer} {r.key} ({size_text(r.size)}): {why}" for r, why in planned.evict),
+        *(f"{would}sweep {path.name}: no record names it" for path in planned.sweep),
+        *(f"{problem.path}: {problem.what}" for problem in problems),
+        f"{size_text(planned.freed)} {'would be freed' if would else 'freed'}" if planned else "nothing needs to go",
+    ]
+    now = time.time()
+    data: Json = {
+        "evicted": [] if would else [_result(result, now) for result, _ in planned.evict],
+        "would_evict": [{**_result(r, now), "reason": why} for r, why in planned.evict] if would else [],
+        "freed": 0 if would else planned.freed,
+        "would_free": planned.freed,
+        "problems": [_problem(problem) for problem in problems],
+    }
+    return Answer("\n".join(lines), data, PROBLEMS if problems else DONE)
+
+
+def _result(result: results.Result, now: float) -> dict[str, Json]:
+    return {
+        "key": result.key,
+        "path": str(result.record),
+        "task": result.task,
+        "serializer": result.serializer,
+        "size": result.size,
+        "written": result.written,
+        "expires": result.expires,
+        "state": result.state(now),
+        "told": results.explain(result, now),
+    }
 
 
 def check(store: Store, asked: argparse.Namespace) -> Answer:
@@ -396,7 +471,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="answer in JSON")
-    common.add_argument("--store", type=Path, metavar="FOLDER", help="the store; else PREFECT_CACHE_DIR, else the user's cache folder")
+    where_else = "the store; else PREFECT_CACHE_DIR, else the user's cache folder"
+    common.add_argument("--store", type=Path, metavar="FOLDER", help=where_else)
     parser = _Parser(
         prog="prefect-cache",
         description="See and clear what %%prefect_cache has stored.",
@@ -423,6 +499,7 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     listing = command(ls, "list")
+    _take_results(listing)
     listing.add_argument("--sort", choices=SORTS, default="used", help="by what to sort (default: used)")
     listing.add_argument("--limit", type=_count, default=50, metavar="N", help="how many to show; 0: all (default: 50)")
     for act in (show, why):
@@ -436,17 +513,31 @@ def _parser() -> argparse.ArgumentParser:
     for act in (pin, unpin):
         command(act).add_argument("key", metavar="KEY", help=ADDRESS)
     pruning = command(prune)
+    _take_results(pruning)
     pruning.add_argument("--dry-run", action="store_true", help="say what would go; evict nothing")
     pruning.add_argument("--max-size", type=_size, metavar="5GB", help="the size limit; else one that suits the disk")
     pruning.add_argument("--max-age", type=_span, metavar="30d", help="evict what was unused for longer (s, m, h, d, w)")
-    pruning.add_argument("--policy", choices=("value", "lru"), help="what goes first: the cheapest to compute again per byte and time unused, or the longest unused")
-    command(check).add_argument("--fix", action="store_true", help="remove what is damaged, sweep leftovers, make the index again")
+    first = "what goes first: the cheapest to compute again per byte and time unused (value), or the longest unused (lru)"
+    pruning.add_argument("--policy", choices=("value", "lru"), help=first)
+    fix = "remove what is damaged, sweep leftovers, make the index again"
+    command(check).add_argument("--fix", action="store_true", help=fix)
     command(stats)
     command(where)
     exporting = command(export_entry)
     exporting.add_argument("key", metavar="KEY", help=ADDRESS)
     exporting.add_argument("folder", metavar="FOLDER", help="a folder that does not exist yet")
     return parser
+
+
+def _take_results(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--results",
+        type=Path,
+        nargs="?",
+        const=results.default_folder(),
+        metavar="FOLDER",
+        help="the results that Prefect's own tasks stored in a folder (by default Prefect's), not the store",
+    )
 
 
 ADDRESS = "an entry's digest, the beginning of one, or its name"
