@@ -1,0 +1,36 @@
+"""Every scenario, in real kernels: what comes of each cell, and that all is as without the cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from play import play
+from story import AREAS, Story, stories
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import StartKernel
+
+STORIES = stories()
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.id)
+def test_the_notebook_is_as_it_would_be_without_the_cache(
+    story: Story, start_kernel: StartKernel, tmp_path: Path
+) -> None:
+    assert [str(fault) for fault in play(story, start_kernel, tmp_path)] == []
+
+
+def test_there_are_scenarios_enough_and_no_two_of_one_name() -> None:
+    assert len(STORIES) >= 150
+    assert len({story.id for story in STORIES}) == len(STORIES)
+    assert {story.area for story in STORIES} == set(AREAS)
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_every_area_has_hits_and_misses(area: str) -> None:
+    verbs = {step.verb for story in STORIES if story.area == area for step in story.steps}
+    assert {"hit", "miss"} <= verbs
