@@ -1,4 +1,4 @@
-"""What a cell shows is shown live, taken down in order, and shown again as it was: in real kernels and a terminal shell."""
+"""What a cell shows is shown live, taken down in order, and shown again as it was: in real kernels and a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,35 +73,73 @@ CELLS = {
     "both streams": "import sys\nprint('out')\nprint('err', file=sys.stderr)\nprint('more')",
     "a value": "print('before')\n{'a': [1, 2]}",
     "a frame": "import pandas as pd\npd.DataFrame({'a': [1, 2], 'b': ['<x>', 'y']})",
-    "displays between prints": "from IPython.display import HTML, Markdown\nprint(1)\ndisplay(HTML('<b>x</b>'))\nprint(2)\ndisplay(Markdown('*y*'), {'raw': 1})",
+    "displays between prints": """
+        from IPython.display import HTML, Markdown
+        print(1)
+        display(HTML('<b>x</b>'))
+        print(2)
+        display(Markdown('*y*'), {'raw': 1})""",
     "an image": "from IPython.display import Image\nImage(data=b'\\x89PNG\\r\\n\\x1a\\n0123', format='png')",
-    "JSON and metadata": "display({'application/json': {'a': [1, None, 2.5]}, 'text/plain': 'j'}, metadata={'application/json': {'expanded': True}}, raw=True)",
-    "an updated display": "h = display('first', display_id=True)\nprint('between')\nh.update('second')\nh.update('third')",
+    "JSON and metadata": """
+        data = {'application/json': {'a': [1, None, 2.5]}, 'text/plain': 'j'}
+        display(data, metadata={'application/json': {'expanded': True}}, raw=True)""",
+    "an updated display": """
+        h = display('first', display_id=True)
+        print('between')
+        h.update('second')
+        h.update('third')""",
     "a cleared output": "from IPython.display import clear_output\nprint('gone')\nclear_output()\nprint('kept')",
-    "a loop that clears and waits": "from IPython.display import clear_output\nfor i in range(4):\n    clear_output(wait=True)\n    print(i)\n    display(i)",
+    "a loop that clears and waits": """
+        from IPython.display import clear_output
+        for i in range(4):
+            clear_output(wait=True)
+            print(i)
+            display(i)""",
     "a subprocess": "!echo from the shell; echo err >&2",
-    "a subprocess of Python's": "import subprocess\nprint(subprocess.run(['echo', 'captured'], capture_output=True, text=True).stdout)",
+    "a subprocess of Python's": """
+        import subprocess
+        print(subprocess.run(['echo', 'captured'], capture_output=True, text=True).stdout)""",
     "C code": "import ctypes\nctypes.CDLL(None).puts(b'from C')\nctypes.CDLL(None).printf(b'%d items\\n', 3)\nNone",
     "file descriptors": "import os, subprocess\nos.write(1, b'raw out\\n')\nsubprocess.run(['echo', 'child'])\nNone",
     "warnings": "import warnings\nwarnings.simplefilter('always')\nwarnings.warn('careful')",
     "threads": "import threading\nt = threading.Thread(target=lambda: print('from a thread'))\nt.start(); t.join()",
-    "displays of threads": "import threading\nt = threading.Thread(target=lambda: display('from a thread'))\nt.start(); t.join()",
+    "displays of threads": """
+        import threading
+        t = threading.Thread(target=lambda: display('from a thread'))
+        t.start(); t.join()""",
     "a bar of tqdm": "from tqdm import tqdm\nfor _ in tqdm(range(3), bar_format='{n}/{total}'): pass",
     "figures": "import matplotlib.pyplot as plt\nplt.plot([1, 2]);\nprint('drawn')",
-    "figures after the value": "import matplotlib.pyplot as plt\nprint(1)\nplt.plot([1, 2])\nfig, ax = plt.subplots()\nax.set_title('t')",
-    "figures shown by hand": "import matplotlib.pyplot as plt\nplt.plot([1]); plt.show(); print('after')\nplt.plot([2]); plt.show()",
+    "figures after the value": """
+        import matplotlib.pyplot as plt
+        print(1)
+        plt.plot([1, 2])
+        fig, ax = plt.subplots()
+        ax.set_title('t')""",
+    "figures shown by hand": """
+        import matplotlib.pyplot as plt
+        plt.plot([1]); plt.show(); print('after')
+        plt.plot([2]); plt.show()""",
     "help": "len?",
     "nothing": "quiet = 1",
     "a semicolon": "print('only this')\n1;",
-    "captured within": "from IPython.utils.capture import capture_output\nwith capture_output() as c:\n    print('hidden'); display('hidden')\nprint('shown')",
-    "redirected": "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n    print('hidden')\nprint('shown')",
+    "captured within": """
+        from IPython.utils.capture import capture_output
+        with capture_output() as c:
+            print('hidden'); display('hidden')
+        print('shown')""",
+    "redirected": """
+        import contextlib, io
+        with contextlib.redirect_stdout(io.StringIO()):
+            print('hidden')
+        print('shown')""",
     "a magic": "%precision 3\n3.14159",
     "time": "%%capture\nprint('hidden')",
 }
 
 
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+@pytest.mark.parametrize("cell", map(textwrap.dedent, CELLS.values()), ids=CELLS.keys())
 def test_a_cell_shows_what_it_shows_without_us_and_again_when_replayed(shared: Kernel, cell: str) -> None:
+    cell = cell.lstrip("\n")
     plain = shared.run(cell)
     taken = shared.run("%%prefect_cache\n" + cell)
     again = shared.run("%again")
@@ -145,7 +184,8 @@ def test_the_value_is_formatted_once_and_after_the_run(tape: Kernel) -> None:
 def test_output_comes_while_the_cell_runs(tape: Kernel) -> None:
     """A cell that waits for a sign has shown its first line before the sign is given."""
     request = tape.submit(
-        "%%prefect_cache\nimport pathlib, time\nprint('working')\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.01)\nprint('done')"
+        "%%prefect_cache\nimport pathlib, time\nprint('working')\n"
+        "while not pathlib.Path('go').exists():\n    time.sleep(0.01)\nprint('done')"
     )
     while True:
         message = tape.client.get_iopub_msg(timeout=20)
@@ -170,7 +210,8 @@ def test_a_display_keeps_its_id(tape: Kernel) -> None:
 
 def test_pictures_that_were_cleared_are_not_kept(tape: Kernel) -> None:
     tape.run(
-        "%%prefect_cache\nfrom IPython.display import clear_output\nfor i in range(100):\n    clear_output(wait=True)\n    display(i)"
+        "%%prefect_cache\nfrom IPython.display import clear_output\n"
+        "for i in range(100):\n    clear_output(wait=True)\n    display(i)"
     )
     assert [item["output_type"] for item in record(tape)] == ["clear_output", "display_data"]
 

@@ -1,4 +1,4 @@
-"""Tab on our lines, asked for as JupyterLab asks: in a real shell's completer, against everything else that it knows."""
+"""Tab on our lines, asked for as JupyterLab asks: of a real shell's completer, among all else that it knows."""
 
 from __future__ import annotations
 

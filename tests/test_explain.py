@@ -38,8 +38,12 @@ def changed(kind: str, name: str, older: Json = None, newer: Json = None) -> Cha
     return Change(kind, name, "changed", part(kind, name, "0", older), part(kind, name, "1", newer))
 
 
-def entry(*sizes: tuple[str, int], key: Key | None = None, source: str = "x = 1", displays: tuple[Any, ...] = ()) -> Entry:
-    outputs = tuple(Output(name, "DataFrame", "arrow", f"{i}-{name}.arrow", "0", size) for i, (name, size) in enumerate(sizes))
+def entry(
+    *sizes: tuple[str, int], key: Key | None = None, source: str = "x = 1", displays: tuple[Any, ...] = ()
+) -> Entry:
+    outputs = tuple(
+        Output(name, "DataFrame", "arrow", f"{i}-{name}.arrow", "0", size) for i, (name, size) in enumerate(sizes)
+    )
     effects = {"names": {name: ["file", 0] for name, _ in sizes}}
     run = Run(started=NOON, seconds=250.0)
     manifest = Manifest(1, "orders", source, key or Key("0" * 32, ()), (), outputs, effects, displays, run)
@@ -98,9 +102,7 @@ class TestStatusLine:
         assert "&lt;img" in explain.status_html(outcome, NOON)
 
 
-@pytest.mark.parametrize(
-    ("later", "said"), [(60.0, "at 12:00"), (3 * DAY, "on 12 Nov"), (200 * DAY, "on 12 Nov 2026")]
-)
+@pytest.mark.parametrize(("later", "said"), [(60.0, "at 12:00"), (3 * DAY, "on 12 Nov"), (200 * DAY, "on 12 Nov 2026")])
 def test_a_moment_is_said_as_in_a_sentence(later: float, said: str) -> None:
     assert said == explain.day(NOON, NOON + later)
 
@@ -113,7 +115,10 @@ FRAME = {"type": "DataFrame", "rows": 10, "columns": {"price": "a", "item": "b",
     [
         (changed("code", ""), "the cell's code changed"),
         (changed("input", "x", {"type": "int", "value": "1"}, {"type": "int", "value": "2"}), "x changed"),
-        (changed("input", "orders", FRAME, {**FRAME, "columns": {**FRAME["columns"], "price": "z"}}), "orders[price] changed"),
+        (
+            changed("input", "orders", FRAME, {**FRAME, "columns": {**FRAME["columns"], "price": "z"}}),
+            "orders[price] changed",
+        ),
         (changed("input", "orders", FRAME, {**FRAME, "rows": 13}), "orders changed"),
         (Change("input", "y", "new", None, part("input", "y")), "y is an input that it did not have"),
         (Change("input", "y", "gone", part("input", "y"), None), "y is no longer an input"),
@@ -125,7 +130,10 @@ FRAME = {"type": "DataFrame", "rows": 10, "columns": {"price": "a", "item": "b",
         (Change("absent", "new.csv", "changed"), "new.csv now exists"),
         (Change("written", "out.csv", "gone"), "out.csv, which it wrote, is missing"),
         (changed("folder", "data"), "the files in data changed"),
-        (changed("files", "*.csv", {"a.csv": "1", "b.csv": "2"}, {"a.csv": "3", "b.csv": "2"}), "file a.csv differs (1 other equal)"),
+        (
+            changed("files", "*.csv", {"a.csv": "1", "b.csv": "2"}, {"a.csv": "3", "b.csv": "2"}),
+            "file a.csv differs (1 other equal)",
+        ),
         (changed("environ", "MODE"), "$MODE changed"),
         (changed("random", "random"), "the state of random changed"),
         (Change("expired", "orders", "gone"), "its stored run has expired"),
@@ -137,7 +145,12 @@ def test_a_change_is_one_clause(change: Change, clause: str) -> None:
 
 
 def test_of_many_changes_the_most_telling_are_said() -> None:
-    changes = [changed("package", "pandas", "3.0", "3.1"), changed("input", "x"), changed("code", ""), changed("input", "y")]
+    changes = [
+        changed("package", "pandas", "3.0", "3.1"),
+        changed("input", "x"),
+        changed("code", ""),
+        changed("input", "y"),
+    ]
     assert explain.because_all(changes) == "the cell's code changed, x changed and 2 more things changed"
 
 
@@ -154,7 +167,9 @@ class TestWhy:
 
     def test_says_which_columns_came_went_or_moved(self) -> None:
         newer = {**FRAME, "columns": {"item": "b", "time": "c", "weight": "d"}}
-        assert explain.why([changed("input", "orders", FRAME, newer)]) == ["orders: column weight added, column price removed"]
+        assert explain.why([changed("input", "orders", FRAME, newer)]) == [
+            "orders: column weight added, column price removed"
+        ]
         moved = {**FRAME, "columns": {"item": "b", "price": "a", "time": "c"}}
         assert explain.why([changed("input", "orders", FRAME, moved)]) == ["orders: order of columns changed"]
 
@@ -205,14 +220,16 @@ class TestNearest:
 
 
 class TestTable:
-    table = explain.Table(("Name", "Size"), (("<b>", "1 B"), ("orders", "48 MB")), right=(1,), caption="2 entries", footer=("end",))
+    table = explain.Table(
+        ("Name", "Size"), (("<b>", "1 B"), ("orders", "48 MB")), right=(1,), caption="2 entries", footer=("end",)
+    )
 
     def test_is_aligned_text(self) -> None:
         assert str(self.table).splitlines() == ["2 entries", "Name     Size", "<b>       1 B", "orders  48 MB", "end"]
 
     def test_is_escaped_html(self) -> None:
         html = self.table._repr_html_()
-        assert "<td style=\"text-align:left\">&lt;b&gt;</td>" in html
+        assert '<td style="text-align:left">&lt;b&gt;</td>' in html
         assert "<b>" not in html
 
     def test_without_rows_is_its_caption(self) -> None:

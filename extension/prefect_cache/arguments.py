@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
+KEY: Final = "an entry's name, or the first digits of its digest"
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser for people at a prompt: no abbreviations, no exit, `UsageProblem` for what is wrong."""
 
@@ -100,17 +103,19 @@ def line_parsers() -> dict[str, Parser]:
     say = command("list", "list the entries; words, size>1GB and unused>7d choose").add_argument
     say("search", nargs="*", metavar="WORD", default=[], help="part of a name, column or notebook; size>1GB; unused>7d")
     say("--sort", choices=SORTS, default="used", metavar="BY", help=f"sort by {', '.join(SORTS)}; the largest first")
-    command("show", "all about one entry: code, inputs, files, how to open them").add_argument("key", metavar="KEY")
+    command("show", "all about one entry: code, inputs, files, how to open them").add_argument(
+        "key", metavar="KEY", help=KEY
+    )
     say = command("load", "bring an entry's values into the notebook").add_argument
-    say("key", metavar="KEY")
+    say("key", metavar="KEY", help=KEY)
     say("-o", "--output", metavar="NAME", help="only this value; NAME=other loads it under another name")
     say("--overwrite", action="store_true", help="also where the notebook has that name already")
     say = command("why", "why the last cell ran, or how an entry differs from the one before it").add_argument
-    say("key", nargs="?", metavar="KEY")
-    command("evict", "take entries out of the store").add_argument("keys", nargs="+", metavar="KEY")
+    say("key", nargs="?", metavar="KEY", help=KEY)
+    command("evict", "take entries out of the store").add_argument("keys", nargs="+", metavar="KEY", help=KEY)
     command("undo", "bring back what was evicted last")
-    command("pin", "never prune an entry").add_argument("key", metavar="KEY")
-    command("unpin", "let an entry be pruned again").add_argument("key", metavar="KEY")
+    command("pin", "never prune an entry").add_argument("key", metavar="KEY", help=KEY)
+    command("unpin", "let an entry be pruned again").add_argument("key", metavar="KEY", help=KEY)
     say = command("prune", "evict what retention says").add_argument
     say("--dry-run", action="store_true", help="only say what would go, and what that frees")
     say = command("check", "read every file and compare it with its digest").add_argument
@@ -118,9 +123,11 @@ def line_parsers() -> dict[str, Parser]:
     command("stats", "hits, misses by cause, time saved, bytes")
     command("where", "the store's folder, its size and its limit")
     say = command("auto", "cache every cell that takes long, without touching it").add_argument
-    say("state", nargs="?", choices=("on", "off"))
+    say("state", nargs="?", choices=("on", "off"), help="else: say which")
     say("--min-seconds", type=delay, metavar="S", help="what runs no longer than this is not stored (2)")
-    command("export", "write the cached cells as a Prefect flow").add_argument("file", metavar="FILE")
+    command("export", "write the cached cells as a Prefect flow").add_argument(
+        "file", metavar="FILE", help="the script to write"
+    )
     command("config", "the settings, and how to change them")
     command("help", "this help")
     return made

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, cast
 
-from .model import Bypass, Change, Failed, Hit, Miss
+from .model import Bypass, Change, Failed, Hit, Miss, Part
 from .units import seconds_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .model import Entry, Json, Key, Outcome, Part
+    from .model import Entry, Json, Key, Outcome
 
 SHOWN_NAMES: Final = 4
 """How many names a status line spells out before it says how many more there are."""
@@ -64,9 +64,17 @@ def _clauses(outcome: Outcome, now: float) -> list[str]:
             why = "refreshed as asked" if refreshed else f"missed because {because}" if because else ""
             return [ran, *([why] if why else []), *notes]
         case Bypass(reason=reason, seconds=seconds, remedy=remedy, notes=notes):
-            return [f"ran in {took(seconds)}, not stored: {reason}", *([remedy] if remedy else []), *notes]
+            ran = f"ran in {took(seconds)}, not stored: {_clause(reason)}"
+            return [ran, *([_clause(remedy)] if remedy else []), *notes]
         case Failed(error=error, seconds=seconds):
             return [f"failed after {took(seconds)}, nothing stored: {type(error).__name__}"]
+
+
+def _clause(sentence: str) -> str:
+    """Return a sentence as a part of a longer one."""
+    text = sentence.strip().removesuffix(".")
+    begins_with_a_word = text[:2].istitle() and text[1:2].islower()
+    return text[:1].lower() + text[1:] if begins_with_a_word else text
 
 
 def took(seconds: float) -> str:
@@ -209,6 +217,8 @@ def _say_code(change: Change) -> str:  # noqa: ARG001 - one signature for all
 
 
 def _say_input(change: Change) -> str:
+    if _is_helper(change):
+        return f"helper {change.name} {_VERBS[change.how]}"
     if change.how == "new":
         return f"{change.name} is an input that it did not have"
     if change.how == "gone":
@@ -218,6 +228,12 @@ def _say_input(change: Change) -> str:
     if columns and len(columns) == len(differences) and len(columns) <= SHOWN_DETAILS:
         return f"{change.name}[{', '.join(columns)}] changed"
     return f"{change.name} changed"
+
+
+def _is_helper(change: Change) -> bool:
+    """Tell whether an input is a function or class of the notebook rather than data."""
+    detail = (change.newer or change.older or Part("", "", "")).detail
+    return isinstance(detail, dict) and detail.get("type") in ("function", "class")
 
 
 def _say_function(change: Change) -> str:
@@ -330,7 +346,7 @@ _TITLES: Final[Mapping[str, str]] = {
 
 
 def _title(change: Change) -> str:
-    title = _TITLES.get(change.kind, "")
+    title = "helper" if _is_helper(change) else _TITLES.get(change.kind, "")
     name = "" if change.kind in ("code", "python", "format") else change.name
     return f"{title} {name}".strip()
 

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from IPython.core.displayhook import DisplayHook
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
+from IPython.display import display
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
 from . import arguments, explain, report
-from .cells.randomness import WATCH
 from .capture import Recorder, after_cell, replay, shadowed
+from .cells.randomness import WATCH
 from .completion import Completions
 from .errors import CacheError, UsageProblem
 from .model import Bypass, Failed, Options, Retention
@@ -192,11 +193,8 @@ class PrefectCache(Magics):
 
     def _run(self, cell: str, options: Options) -> object:
         __tracebackhide__ = True
-        self.depth += 1
-        try:
+        with self._busy():
             outcome, value = self.session.run(cell, options)
-        finally:
-            self.depth -= 1
         self._note(cell, options, outcome)
         if isinstance(outcome, Failed):
             self._hide_ourselves(outcome.error)
@@ -220,7 +218,7 @@ class PrefectCache(Magics):
 
         def showtraceback(*said: object, **more: object) -> None:
             if sys.exc_info()[1] is error:
-                error.__traceback__ = users_traceback(error, shell)
+                error.__traceback__ = users_traceback(error)
                 if not compiles:
                     more["running_compiled_code"] = False  # no frame is to blame
             show(*said, **more)
@@ -327,6 +325,19 @@ class PrefectCache(Magics):
 
     # Explaining
 
+    def body_as_python(self, body: str) -> str:
+        """Return a body as plain Python before it runs, without `auto`'s line over it."""
+        with self._busy():
+            return str(self.shell.input_transformer_manager.transform_cell(body))
+
+    @contextlib.contextmanager
+    def _busy(self) -> Iterator[None]:
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
     def _explain(self, cell: str, options: Options) -> None:
         self.show(explain.Lines(tuple(self.session.explain(cell, options))))
 
@@ -339,8 +350,14 @@ class PrefectCache(Magics):
             return
         getattr(self, f"_do_{name}")(said)
 
-    def _do_panel(self, said: Namespace) -> None:
-        raise NotImplementedError
+    def _do_panel(self, said: Namespace) -> None:  # noqa: ARG002 - one signature for all commands
+        from .panel.widget import Host, show
+
+        def load(entry: Entry, name: str) -> object:
+            return self.session.load(entry, name)[name]
+
+        panel = show(Host(self.store, load, self.shell.user_ns, self.notebook), self.panel)
+        cast("Any", display)(panel)  # it has no types
 
     def _do_list(self, said: Namespace) -> None:
         self.show(report.entries(self.store.catalog(), said.search, said.sort, self.notebook))
@@ -632,7 +649,7 @@ def load(shell: IPythonShell) -> None:
     before = {kind: known[kind].get(MAGIC) for kind in ("line", "cell")}
     magics = PrefectCache(shell)
     shell.register_magics(magics)
-    _loaded = Loaded(magics, Awaiting(shell), Completions(magics), before)
+    _loaded = Loaded(magics, Awaiting(shell, magics.body_as_python), Completions(magics), before)
     shell.input_transformers_post.append(_loaded.awaiting)
     _loaded.completions.install(shell)
     WATCH.start(seeded=_may_have_seeded(shell.user_ns.get("In", [])[1:-1]))
@@ -653,7 +670,9 @@ def _may_have_seeded(earlier: list[str]) -> bool:
 
 
 def _parsed(cell: str) -> ast.AST:
-    lines = [line for line in cell.splitlines() if not line.lstrip().startswith(("%load_ext", "%matplotlib", "%config"))]
+    lines = [
+        line for line in cell.splitlines() if not line.lstrip().startswith(("%load_ext", "%matplotlib", "%config"))
+    ]
     try:
         return ast.parse("\n".join(lines))
     except SyntaxError:

@@ -73,16 +73,14 @@ def _key(address: str) -> str:
 def entry(found: Entry) -> Lines:
     """Return all about one entry, as a person reads it."""
     manifest = found.manifest
-    told = view.provenance(found)
+    _, facts = view.provenance(found)
     lines = [f"{manifest.name}  {found.digest}", ""]
-    lines += _titled("", [f"{name}: {value}" for name, value in _pairs(told["facts"])])
-    lines += _titled("source", manifest.source.splitlines())
-    lines += _titled("inputs", [f"{name}  {text or digest}" for name, text, digest in _triples(told["inputs"])])
-    lines += _titled("reached", [f"{kind} {name}" for kind, name, _ in _triples(told["parts"])])
-    lines += _titled("observed", [f"{kind} {name}" for kind, name, _ in _triples(told["observed"])])
-    lines += _titled("files", [line for output in manifest.outputs for line in _file(found, output)])
-    if manifest.run.prefect:
-        lines += _titled("prefect", [f"{name}: {value}" for name, value in manifest.run.prefect.items() if value])
+    lines += _titled("Source", manifest.source.splitlines())
+    for block in facts:
+        rows = cast("list[list[str]]", block.get("rows", []))
+        lines += _titled(str(block.get("title", "")), _aligned(rows))
+        lines += [f"{block['text']}: {block['url']}", ""] if block["kind"] == "link" else []
+    lines += _titled("Files", [line for output in manifest.outputs for line in _file(found, output)])
     return Lines((*lines, f"`%prefect_cache load {_key(found.digest)}` brings its values here."))
 
 
@@ -90,6 +88,11 @@ def _titled(title: str, lines: Sequence[str]) -> list[str]:
     if not lines:
         return []
     return [*([title] if title else []), *(f"  {line}" if title else line for line in lines), ""]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    table = Table(("",) * max(map(len, rows), default=0), tuple(map(tuple, rows)))
+    return str(table).splitlines()
 
 
 def _file(found: Entry, output: Output) -> list[str]:
@@ -234,11 +237,3 @@ def moment(then: float) -> str:
 
 def _counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def _pairs(value: Json) -> list[tuple[str, str]]:
-    return [(str(a), str(b)) for a, b in cast("list[list[Json]]", value)]
-
-
-def _triples(value: Json) -> list[tuple[str, str, str]]:
-    return [(str(a), str(b), str(c)) for a, b, c in cast("list[list[Json]]", value)]

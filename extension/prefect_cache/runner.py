@@ -46,6 +46,7 @@ class Runner:
         self._shell = shell
         self.timeout: float | None = None
         """Seconds after which a body that awaits is cancelled; a signal must not break into a running event loop."""
+        self._named: tuple[tuple[str, int, str], str] = ("", 0, ""), ""
 
     def transform(self, source: str) -> str:
         """Return `source` as plain Python: magics, shell escapes and help turned into calls."""
@@ -99,8 +100,11 @@ class Runner:
     def _name(self, python: str) -> str:
         """Return the file name of the cell that holds `python`, known to tracebacks and debuggers."""
         raw, count = _cell(self._shell)
-        lines = _lines_before(raw, python)
-        return str(self._shell.compile.cache("\n" * lines + python, count, raw_code=raw or python))
+        if self._named[0] != (raw, count, python):
+            # Once for a cell: making a name reads the environment, which is watched while the body runs.
+            text = "\n" * _lines_before(raw, python) + python
+            self._named = (raw, count, python), str(self._shell.compile.cache(text, count, raw_code=raw or python))
+        return self._named[1]
 
     def _parse(self, python: str, name: str) -> ast.Module:
         raw, _ = _cell(self._shell)
@@ -175,18 +179,20 @@ def awaits(python: str) -> bool:
 class Awaiting:
     """An input transformer: the magic over a body that awaits is itself awaited.
 
-    Looks at what IPython made of the whole cell, so ``%%time`` and others in front are left alone.
+    Looks at what IPython made of the whole cell, so ``%%time`` and others in front are left alone. `transform` turns
+    the body into plain Python.
     """
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, transform: Callable[[str], str]) -> None:
         self._shell = shell
+        self._transform = transform
 
     def __call__(self, lines: list[str]) -> list[str]:
         """Return `lines`, with ``await`` in front where the magic's body needs it."""
         if not self._shell.autoawait or not lines or not lines[0].startswith("get_ipython().run_cell_magic("):
             return lines
         call = _magic_call("".join(lines))
-        if call is None or not awaits(self._shell.input_transformer_manager.transform_cell(call[1])):
+        if call is None or not awaits(self._transform(call[1])):
             return lines
         line, body = call
         return [f"await get_ipython().run_cell_magic({MAGIC!r}, {f'{AWAITED} {line}'!r}, {body!r})\n"]
@@ -299,7 +305,7 @@ def _current_bridge() -> Bridge | None:
     return None if module is None else getattr(module.getcurrent(), "prefect_cache_bridge", None)
 
 
-def users_traceback(error: BaseException, shell: Shell) -> TracebackType | None:
+def users_traceback(error: BaseException) -> TracebackType | None:
     """Return the traceback of `error` as if its cell had run without us.
 
     What lies between the call of the magic and the first frame of the body is ours, IPython's and the engine's; where
@@ -310,10 +316,8 @@ def users_traceback(error: BaseException, shell: Shell) -> TracebackType | None:
     body = next((i for i in reversed(range(len(frames))) if _is_body_call(frames[i])), None)
     if call is None or body is None or body < call:
         return error.__traceback__
-    raw, _ = _cell(shell)
-    before = frames[:call]
-    if raw.lstrip().startswith(f"%%{MAGIC}"):
-        before = before[:1]  # the frame of `run_code`, which IPython leaves out by itself
+    # The first frame is `run_code`'s, which IPython leaves out by itself.
+    before = frames[: call - 1] if call and _is_line_of_magic(frames[call - 1]) else frames[:call]
     return _chain(before + frames[body + 1 :])
 
 
@@ -330,6 +334,12 @@ def _is_magic_call(tb: TracebackType) -> bool:
     if frame.f_code is bridge.__code__:
         return True  # awaited: IPython's own frame was left before the body began
     return frame.f_code.co_name == "run_cell_magic" and frame.f_locals.get("magic_name") == MAGIC
+
+
+def _is_line_of_magic(tb: TracebackType) -> bool:
+    """Tell whether a frame is the one line that IPython makes of a cell with a cell magic."""
+    code = tb.tb_frame.f_code
+    return code.co_name == "<module>" and code.co_names == ("get_ipython", "run_cell_magic")
 
 
 def _is_body_call(tb: TracebackType) -> bool:
