@@ -330,8 +330,10 @@ class Store:
         except OSError as error:
             raise self.unwritable(error) from error
 
-    def publish(self, draft: Draft, manifest: Manifest) -> Entry:
+    def publish(self, draft: Draft, manifest: Manifest, *, signed: tuple[bytes, bytes] | None = None) -> Entry:
         """Make a draft an entry: signed, flushed, and there by one rename; then apply retention.
+
+        An entry that comes from elsewhere keeps its own manifest's bytes and signature, given as `signed`.
 
         It takes the place of the run of the same key that saw the same files, else a free place, else
         that of the run longest unused. Files whose content is in the store already become hard links.
@@ -343,7 +345,7 @@ class Store:
         """
         try:
             self._check_draft(draft, manifest)
-            self._write(draft, manifest)
+            self._write(draft, manifest, signed)
             written = self._read_folder(draft.path, draft.key)[0]
             name = self._move_in(draft, manifest)
         except OSError as error:
@@ -378,21 +380,24 @@ class Store:
         message = f"{size_text(size)} is over {what} of {size_text(limit)}"
         raise StoreUnwritable(message, remedy="store fewer outputs (--outputs), or raise the limit")
 
-    def _write(self, draft: Draft, manifest: Manifest) -> None:
+    def _write(self, draft: Draft, manifest: Manifest, signed: tuple[bytes, bytes] | None) -> None:
         system = self._system
         for output in manifest.outputs:
             if not self._link_existing(draft.path / output.file, output):
                 publish.flush(system, draft.path / output.file)
-        data = manifests.to_bytes(manifest)
+        data, signature = signed or self._signed(manifest)
         publish.write_file(system, draft.path / MANIFEST, data)
-        try:
-            signature = self.trust.sign(data)
-        except Untrusted as refused:
-            raise StoreUnwritable(refused.message, remedy=refused.remedy) from refused
         publish.write_file(system, draft.path / SIGNATURE, signature)
         if manifest.options.get("pin"):
             publish.write_file(system, draft.path / PINNED, b"")
         publish.flush_folder(system, draft.path)
+
+    def _signed(self, manifest: Manifest) -> tuple[bytes, bytes]:
+        data = manifests.to_bytes(manifest)
+        try:
+            return data, self.trust.sign(data)
+        except Untrusted as refused:
+            raise StoreUnwritable(refused.message, remedy=refused.remedy) from refused
 
     def _link_existing(self, path: Path, output: Output) -> bool:
         """Put a link in the place of a file whose content the store has; False where it stays itself."""
