@@ -28,18 +28,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from prefect_cache import explain, results
 from prefect_cache.errors import CacheError, Damaged, NotFound, StoreUnwritable, UsageProblem
-from prefect_cache.model import Retention
+from prefect_cache.model import EvictionPlan, Retention
 from prefect_cache.store import Store, default_root
 from prefect_cache.units import age_text, moment_text, parse_size, parse_span, seconds_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from prefect_cache.model import Entry, EvictionPlan, Json, Output, Problem
+    from prefect_cache.model import Entry, Json, Output, Problem
 
 DONE, PROBLEMS, USAGE, NOT_FOUND, UNWRITABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -94,8 +94,10 @@ def _fail(error: CacheError) -> int:
     print(_printable(f"prefect-cache: {error.message}"), file=sys.stderr)
     if error.remedy:
         print(_printable(f"  {error.remedy}"), file=sys.stderr)
-    codes = {NotFound: NOT_FOUND, Damaged: NOT_FOUND, StoreUnwritable: UNWRITABLE, UsageProblem: USAGE}
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), PROBLEMS)
+    return next((code for kinds, code in _CODES.items() if isinstance(error, kinds)), PROBLEMS)
+
+
+_CODES = {(NotFound, Damaged): NOT_FOUND, (StoreUnwritable,): UNWRITABLE, (UsageProblem,): USAGE}
 
 
 def _printable(text: str) -> str:
@@ -105,7 +107,7 @@ def _printable(text: str) -> str:
 
 def _store(asked: argparse.Namespace) -> Store:
     given = vars(asked)
-    policy = given.get("policy") or "value"
+    policy: Literal["value", "lru"] = "lru" if given.get("policy") == "lru" else "value"
     retention = Retention(max_bytes=given.get("max_size"), max_age=given.get("max_age"), policy=policy)
     store = Store(asked.store or default_root(), retention)
     store.on_problem = lambda problem: print(_printable(f"{problem.path.name}: {problem.what}"), file=sys.stderr)
@@ -173,10 +175,11 @@ def show(store: Store, asked: argparse.Namespace) -> Answer:
     """Show one entry: its run, files, inputs and source."""
     entry = store.get(asked.key)
     manifest, run = entry.manifest, entry.manifest.run
+    by = f" by {run.notebook}" if run.notebook else ""
     signed = "signed by a key held here" if entry.trusted else "not signed by a key held here: pickles stay closed"
     lines = [
         f"{manifest.name}  {entry.digest}",
-        f"  made     {moment_text(run.started)} in {seconds_text(run.seconds)}{f' by {run.notebook}' if run.notebook else ''}",
+        f"  made     {moment_text(run.started)} in {seconds_text(run.seconds)}{by}",
         f"  used     {moment_text(entry.last_used)}",
         f"  hits     {entry.hits}, saving {seconds_text(entry.hits * run.seconds)}",
         f"  state    {'pinned, ' if entry.pinned else ''}{signed}",
@@ -309,7 +312,7 @@ def prune(store: Store, asked: argparse.Namespace) -> Answer:
         return Answer(text, {"evicted": [], "would_evict": _planned(plan), "freed": 0, "would_free": plan.freed})
     done = store.prune(plan)
     store.sweep()
-    text = _plan_text(plan, "evicted", "freed")
+    text = _plan_text(EvictionPlan(done.entries, done.freed), "evicted", "freed")
     return Answer(text, {"evicted": [_brief(entry) for entry, _ in done.entries], "freed": done.freed})
 
 
@@ -517,7 +520,7 @@ def _parser() -> argparse.ArgumentParser:
     pruning.add_argument("--dry-run", action="store_true", help="say what would go; evict nothing")
     pruning.add_argument("--max-size", type=_size, metavar="5GB", help="the size limit; else one that suits the disk")
     pruning.add_argument("--max-age", type=_span, metavar="30d", help="evict what was unused for longer (s, m, h, d, w)")
-    first = "what goes first: the cheapest to compute again per byte and time unused (value), or the longest unused (lru)"
+    first = "what goes first: the cheapest to compute again for its bytes and age (value), or the longest unused (lru)"
     pruning.add_argument("--policy", choices=("value", "lru"), help=first)
     fix = "remove what is damaged, sweep leftovers, make the index again"
     command(check).add_argument("--fix", action="store_true", help=fix)

@@ -681,6 +681,8 @@ class Store:
             problem = self._check_entry(name, step)
             if problem is not None:
                 found.append(problem)
+                with contextlib.suppress(OSError):  # a store that is read-only: the index need not know
+                    indexes.touch(self.root, name)
         damaged = [problem.path for problem in found if not problem.what.startswith(OTHER_FORMAT)]
         found += [Problem(path, "left by a process that died") for path in publish.leftovers(self._drafts)]
         if fix and found:
