@@ -161,7 +161,8 @@ def indexes(draw: st.DrawFn, rows: int) -> pd.Index:
     if draw(st.booleans()):
         levels = [draw(_plain(rows) | _texts(rows) | _categories(rows)) for _ in range(2)]
         return pd.MultiIndex.from_arrays(levels, names=[draw(names), draw(names)])
-    return pd.Index(draw(columns(rows)), name=draw(names))
+    part = draw(columns(rows))
+    return pd.Index(part, dtype=part.dtype, name=draw(names))
 
 
 names = st.one_of(st.none(), clean_text, st.integers(-9, 9), st.tuples(clean_text, st.integers(0, 9)))
@@ -171,7 +172,8 @@ names = st.one_of(st.none(), clean_text, st.integers(-9, 9), st.tuples(clean_tex
 def frames(draw: st.DrawFn) -> pd.DataFrame:
     """Return a frame of columns of any kind, joined in any order, perhaps sliced."""
     rows = draw(st.sampled_from([0, 1, 2, 7, 300]))
-    drawn = [pd.Series(draw(columns(rows))) for _ in range(draw(st.integers(0, 4)))]
+    parts = [draw(columns(rows)) for _ in range(draw(st.integers(0, 4)))]
+    drawn = [pd.Series(part, dtype=part.dtype) for part in parts]  # pandas would look for text, and not all is
     repeated = [drawn[n] for n in draw(st.lists(st.integers(0, len(drawn) - 1), max_size=4))] if drawn else []
     frame = pd.concat([*drawn, *repeated], axis=1) if drawn else pd.DataFrame(index=range(rows))
     frame.columns = draw(st.permutations(range(frame.shape[1]))) if draw(st.booleans()) else [draw(names) for _ in frame]

@@ -1,0 +1,93 @@
+"""Restore, save, fingerprint and whole cells, against the peers and against physics.
+
+Here they run once, on values of a few kilobytes, and check that every way gives the value back. Measured in
+full, with a table and plots, by::
+
+    python tests/benchmarks/run.py
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.values import KINDS, bytes_of, value
+from benchmarks.ways import Way, clean, hashes, ways
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIZES = [float(size) for size in os.environ.get("BENCHMARK_MB", "0.02").split(",")]
+"""Megabytes of the values."""
+
+LARGE = 500
+"""Megabytes from which only the most common kinds are measured, and slow ways once."""
+
+COMMON = ("numeric", "text", "nullable", "mixed")
+
+WAYS = ways()
+
+
+CASES = [
+    pytest.param(size, kind, way, id=f"{size:g}MB-{kind}-{way.name}")
+    for size in SIZES
+    for kind in (KINDS if size < LARGE else COMMON)
+    for way in WAYS
+    if way.can(kind) and size <= way.largest
+]
+"""Size, kind and way of each measurement, those of one value side by side."""
+
+
+@pytest.fixture(scope="module")
+def disk() -> Iterator[Path]:
+    """Return a folder on the disk that the store would be on."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder:
+        yield Path(folder)
+
+
+def rounds(size: float, way: Way | None = None) -> int:
+    """Return how often to measure."""
+    if size >= LARGE:
+        return 3 if way is None or way.fast else 1
+    return 5 if size >= 1 else 1
+
+
+@pytest.mark.parametrize(("size", "kind", "way"), CASES)
+def test_save(benchmark: Any, size: float, kind: str, way: Way, disk: Path) -> None:
+    """How long until the value is in a file."""
+    frame = value(kind, size)
+    benchmark.group = f"save {kind} {size:g} MB"
+    benchmark.extra_info |= {"operation": "save", "kind": kind, "size": size, "way": way.name, "bytes": bytes_of(frame)}
+    folder = disk / "saved"
+    benchmark.pedantic(way.save, setup=lambda: ((frame, clean(folder)), {}), rounds=rounds(size, way))
+    assert any(folder.iterdir())
+    clean(folder)
+
+
+@pytest.mark.parametrize(("size", "kind", "way"), CASES)
+def test_restore(benchmark: Any, size: float, kind: str, way: Way, disk: Path) -> None:
+    """How long until the value is back, its file in the page cache."""
+    frame = value(kind, size)
+    benchmark.group = f"restore {kind} {size:g} MB"
+    benchmark.extra_info |= {"operation": "restore", "kind": kind, "size": size, "way": way.name}
+    folder = clean(disk / "kept")
+    way.save(frame, folder)
+    found = benchmark.pedantic(way.restore, args=(folder,), rounds=rounds(size, way), warmup_rounds=int(size < LARGE))
+    # Whether it is the same to the bit is for the exactness table to say; peers lose dtypes.
+    assert len(found) in (len(frame), frame.shape[1])
+    del found
+    clean(folder)
+
+
+@pytest.mark.parametrize("name", hashes())
+@pytest.mark.parametrize(("size", "kind"), [(size, kind) for size in SIZES for kind in (KINDS if size < LARGE else COMMON)])
+def test_fingerprint(benchmark: Any, size: float, kind: str, name: str) -> None:
+    """How long until a value is told from every other."""
+    frame = value(kind, size)
+    benchmark.group = f"fingerprint {kind} {size:g} MB"
+    benchmark.extra_info |= {"operation": "fingerprint", "kind": kind, "size": size, "way": name, "bytes": bytes_of(frame)}
+    benchmark.pedantic(hashes()[name], args=(frame,), rounds=rounds(size), warmup_rounds=int(size < LARGE))
