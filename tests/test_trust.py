@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
-from stores import content_of, key_of, save
+from stores import content_of, key_of, manifest_of, output, save
 
-from prefect_cache.errors import StoreUnwritable, Untrusted
+from prefect_cache.errors import Damaged, StoreUnwritable, Untrusted
 from prefect_cache.store import Store, Trust
 from prefect_cache.store.trust import default_key_file, trust
 
@@ -133,8 +136,6 @@ class TestEntries:
         assert not found.trusted
 
     def test_files_cannot_be_swapped_between_entries(self, store: Store) -> None:
-        from prefect_cache.errors import Damaged
-
         one = save(store, key_of(1), {"a.bin": b"one"})
         two = save(store, key_of(2), {"a.bin": b"two"})
         (one.path / "a.bin").rename(one.path / "swap")
@@ -143,6 +144,25 @@ class TestEntries:
         for entry in (one, two):
             with pytest.raises(Damaged):
                 store.check_files(entry)
+
+    @pytest.mark.parametrize("said", [{"codec": "pickle"}, {"meta": {"needs_trust": True}}])
+    def test_what_may_run_code_is_sealed(
+        self, store: Store, said: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its data digest alone would not do: someone may find other bytes that have it."""
+        with store.draft(key_of(1)) as draft:
+            made = dataclasses.replace(output(draft.path, "a.pickle", b"good"), **said)
+            entry = store.publish(draft, manifest_of(key_of(1), (made,)))
+        (sealed,) = entry.manifest.outputs
+        assert sealed.meta["sha256"] == hashlib.sha256(b"good").hexdigest()
+        store.check_files(entry)
+        (entry.path / "a.pickle").write_bytes(b"evil")
+        monkeypatch.setattr("prefect_cache.store.verify.file_digest", lambda _: (made.digest, []))
+        with pytest.raises(Damaged, match="signed"):
+            store.check_files(entry)
+
+    def test_plain_data_is_not(self, store: Store) -> None:
+        assert "sha256" not in save(store, key_of(1), {"a.bin": b"data"}).manifest.outputs[0].meta
 
     def test_entries_cannot_be_swapped(self, store: Store, store_root: Path) -> None:
         one = save(store, key_of(1), {})

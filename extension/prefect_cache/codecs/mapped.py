@@ -194,8 +194,10 @@ def read(
         if header.get("needs_trust") and not trusted:
             raise Untrusted("it holds objects of the user's own")
         regions = header["regions"]
+        # A signed manifest that does not speak of a need for trust rules it out: were the file forged, then in vain.
+        listed = not trusted or bool(meta and not meta.get("needs_trust"))
         return skeleton.load(
-            bones, mapped.body, regions, trusted=trusted, namespace=namespace, resolve=resolve
+            bones, mapped.body, regions, trusted=trusted, listed=listed, namespace=namespace, resolve=resolve
         )
     except (Damaged, Untrusted) as error:
         raise type(error)(f"{path.name}: {error.message}", remedy=error.remedy) from error

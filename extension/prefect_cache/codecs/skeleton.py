@@ -460,14 +460,15 @@ def load(
     regions: Sequence[Sequence[int]],
     *,
     trusted: bool,
+    listed: bool,
     namespace: MutableMapping[str, object] | None = None,
     resolve: Resolve | None = None,
 ) -> object:
-    """Return the value of a skeleton over the mapped body."""
+    """Return the value of a skeleton over the mapped body; with `listed` it may name only what is on the list."""
     builder = Builder(body, regions, trusted=trusted)
     try:
         return SkeletonUnpickler(
-            io.BytesIO(data), builder, trusted=trusted, namespace=namespace, resolve=resolve
+            io.BytesIO(data), builder, trusted=not listed, namespace=namespace, resolve=resolve
         ).load()
     except (Damaged, Untrusted, MemoryError):
         raise

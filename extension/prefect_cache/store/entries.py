@@ -40,7 +40,7 @@ from prefect_cache.store.publish import Draft, System
 from prefect_cache.store.catalog import Index
 from prefect_cache.store.graveyard import Graveyard
 from prefect_cache.store.trust import Trust
-from prefect_cache.store.verify import check_file
+from prefect_cache.store.verify import check_file, check_seal, seal
 from prefect_cache.units import size_text
 
 if TYPE_CHECKING:
@@ -307,6 +307,8 @@ class Store:
         for output in entry.manifest.outputs:
             try:
                 check_file(entry.path / output.file, output, full=bool(full), progress=progress or (lambda _: None))
+                if entry.trusted:
+                    check_seal(entry.path, output)
             except Damaged:
                 raise
             except OSError as error:
@@ -385,15 +387,16 @@ class Store:
         for output in manifest.outputs:
             if not self._link_existing(draft.path / output.file, output):
                 publish.flush(system, draft.path / output.file)
-        data, signature = signed or self._signed(manifest)
+        data, signature = signed or self._signed(draft, manifest)
         publish.write_file(system, draft.path / MANIFEST, data)
         publish.write_file(system, draft.path / SIGNATURE, signature)
         if manifest.options.get("pin"):
             publish.write_file(system, draft.path / PINNED, b"")
         publish.flush_folder(system, draft.path)
 
-    def _signed(self, manifest: Manifest) -> tuple[bytes, bytes]:
-        data = manifests.to_bytes(manifest)
+    def _signed(self, draft: Draft, manifest: Manifest) -> tuple[bytes, bytes]:
+        outputs = tuple(seal(draft.path, output) for output in manifest.outputs)
+        data = manifests.to_bytes(dataclasses.replace(manifest, outputs=outputs))
         try:
             return data, self.trust.sign(data)
         except Untrusted as refused:

@@ -8,7 +8,7 @@ signature by a key that the user holds. The signature is an HMAC-SHA256 over the
 
 and lies beside it in a file ``signature``. Someone without the key can neither change a manifest nor
 move files between entries unnoticed. The digests of plain data in a manifest tell contents apart but
-do not resist a forger, so files that hold pickles carry a SHA-256 besides (see :data:`PICKLING`).
+do not resist a forger, so files that may run code when read carry a SHA-256 besides (see :func:`.verify.seal`).
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
 import random
 import stat
@@ -16,8 +18,38 @@ if TYPE_CHECKING:
 
     from prefect_cache.model import Output
 
+SEAL = "sha256"
+"""Under which name a manifest keeps a file's seal."""
+
 SAMPLED_PIECES = 2
 """Pieces of a large file that are verified besides the first and the last: other ones each time."""
+
+
+def runs_code(output: Output) -> bool:
+    """Tell whether reading a file may run code that it holds: a pickle, or a frame with objects of the user's own."""
+    return output.codec == "pickle" or bool(output.meta.get("needs_trust"))
+
+
+def seal(folder: Path, output: Output) -> Output:
+    """Return `output` with a seal of its file's bytes, where reading it may run code.
+
+    The digests of data tell contents apart at memory speed; someone who can write to the store could
+    make other bytes with the same digest. Against him stands SHA-256, under the manifest's signature.
+    """
+    if not runs_code(output):
+        return output
+    return dataclasses.replace(output, meta={**output.meta, SEAL: _sha256(folder / output.file)})
+
+
+def check_seal(folder: Path, output: Output) -> None:
+    """Raise `Damaged` unless a file that may run code is, to the bit, the one that was signed."""
+    if runs_code(output) and _sha256(folder / output.file) != output.meta.get(SEAL):
+        raise Damaged(f"{output.file} is not what was signed")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_file(path: Path, output: Output, *, full: bool, progress: Callable[[int], None]) -> None:
