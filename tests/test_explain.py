@@ -128,6 +128,8 @@ FRAME = {"type": "DataFrame", "rows": 10, "columns": {"price": "a", "item": "b",
         (changed("file", "data/2013.csv"), "data/2013.csv changed"),
         (Change("file", "gone.csv", "gone", part("file", "gone.csv"), None), "gone.csv is gone"),
         (Change("absent", "new.csv", "changed"), "new.csv now exists"),
+        (Change("exists", "old.csv", "gone"), "old.csv, which it looked for, is gone"),
+        (Change("dates", "old.csv", "changed"), "old.csv was written since"),
         (Change("written", "out.csv", "gone"), "out.csv, which it wrote, is missing"),
         (changed("folder", "data"), "the files in data changed"),
         (

@@ -13,6 +13,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+import prefect_cache
 from prefect_cache import arguments
 from prefect_cache.errors import UsageProblem
 from prefect_cache.model import Options
@@ -533,6 +534,21 @@ class TestAuto:
         for cell in ("# prefect_cache: off\na = 1", "%%bash\necho hi", "%matplotlib inline", "!ls", "a?"):
             assert status(notebook.run(cell, check=False)) == ""
 
+    def test_leaves_out_cells_with_a_tag(self, notebook: Kernel) -> None:
+        """JupyterLab sends a cell's metadata with the request to run it."""
+        notebook.run("%prefect_cache auto on --min-seconds 0")
+        content = {
+            "code": "a = 1",
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": False,
+        }
+        for tags, expected in ((["no-cache"], ""), (["other"], "ran in")):
+            request = notebook.client.session.msg("execute_request", content, metadata={"tags": tags})
+            notebook.client.shell_channel.send(request)
+            assert status(notebook.collect(request["header"]["msg_id"])).startswith(expected)
+
     def test_leaves_cells_with_options_of_their_own_alone(self, notebook: Kernel) -> None:
         notebook.run("%prefect_cache auto on --min-seconds 100")
         assert "stored" in status(notebook.run("%%prefect_cache named\na = 1"))
@@ -568,6 +584,13 @@ class TestLoading:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert {"pandas", "pyarrow", "numpy", "prefect", "IPython"} & set(json.loads(done.stdout)) == set()
 
+    def test_every_public_name_is_there(self) -> None:
+        for name in prefect_cache.__all__:
+            getattr(prefect_cache, name)
+        assert set(prefect_cache.__all__) <= set(dir(prefect_cache))
+        with pytest.raises(AttributeError, match="no attribute 'lost'"):
+            prefect_cache.lost  # noqa: B018
+
     def test_unloading_leaves_the_shell_as_it_was(self, kernel: Kernel) -> None:
         state = (
             "(sorted(_s.magics_manager.magics['line']), sorted(_s.magics_manager.magics['cell']), "
@@ -591,6 +614,22 @@ class TestLoading:
     def test_reloading_works(self, notebook: Kernel) -> None:
         notebook.run("%reload_ext prefect_cache")
         assert notebook.run("%%prefect_cache\n1").result == "1"
+
+
+class TestNeighbours:
+    def test_a_cell_that_runs_elsewhere_is_waited_for_and_restored(self, start_kernel: StartKernel) -> None:
+        one, other = start_kernel(), start_kernel()
+        for kernel in (one, other):
+            kernel.run("%load_ext prefect_cache\nimport time")
+        cell = "%%prefect_cache\nprint('on', flush=True)\ntime.sleep(3)\nv = time.time_ns()"
+        running = one.submit(cell)
+        while one.client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
+            pass
+        waited = other.run(cell)
+        one.collect(running)
+        assert "waiting for" in waited.text
+        assert one.value("v") == other.value("v")
+        assert (last(one), last(other)) == ("miss", "hit")
 
 
 class TestStore:

@@ -70,7 +70,7 @@ _HOMES: Final = {
 """Where each public name lives, and what it is called there."""
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - names of every type
+def __getattr__(name: str) -> Any:
     if name == "last":
         # Made anew for each look; and where no magic was ever loaded, IPython need not be.
         magics = sys.modules.get(f"{__name__}.magics")

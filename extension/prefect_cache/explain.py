@@ -206,7 +206,8 @@ _RANK: Final[Mapping[str, int]] = {
     for rank, kind in enumerate(
         (
             "format", "code", "expired", "options", "input", "function", "module", "file", "files", "written",
-            "folder", "absent", "environ", "cwd", "state", "random", "numpy.random", "sharing", "python", "package",
+            "exists", "dates", "folder", "absent", "environ", "cwd", "state", "random", "numpy.random", "sharing",
+            "python", "package",
         )
     )
 }  # fmt: skip
@@ -293,6 +294,14 @@ def _say_files(change: Change) -> str:
     return f"{differences[0].text}" if len(differences) == 1 else f"files that {change.name} names changed"
 
 
+def _say_exists(change: Change) -> str:
+    return f"{change.name}, which it looked for, {'is gone' if change.how == 'gone' else 'is not as it was'}"
+
+
+def _say_dates(change: Change) -> str:
+    return f"{change.name} was written since"
+
+
 def _say_options(change: Change) -> str:
     return f"--{change.name} {_VERBS[change.how]}"
 
@@ -319,6 +328,8 @@ _CLAUSES: Final = {
     "format": _say_format,
     "expired": _say_expired,
     "files": _say_files,
+    "exists": _say_exists,
+    "dates": _say_dates,
     "options": _say_options,
 }
 
@@ -329,6 +340,8 @@ _TITLES: Final[Mapping[str, str]] = {
     "package": "package",
     "file": "file",
     "files": "files",
+    "exists": "file that the cell looked for",
+    "dates": "date of",
     "options": "option",
     "expired": "stored run",
     "written": "file that the cell wrote",
