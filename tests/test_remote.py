@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+from prefect.filesystems import RemoteFileSystem
+
+from prefect_cache.errors import Damaged, NotFound, StoreUnwritable, UsageProblem
+from prefect_cache.remote import BlockPlace, Remote, Uploads, open_place
+from prefect_cache.store import Store
+from prefect_cache.store.trust import Trust
+from stores import content_of, key_of, save
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONTENT = {"00-orders.arrow": b"orders" * 1000, "01-model.pickle": b"model"}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An S3 server on loopback, and its address."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3, monkeypatch) -> str:
+    """A bucket of its own, as the user's environment names it."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{uuid.uuid4().hex}"
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(url.removeprefix("s3://"))
+    return f"{url}/cache"
+
+
+@pytest.fixture
+def memory() -> Iterator[RemoteFileSystem]:
+    block = RemoteFileSystem(basepath=f"memory://{uuid.uuid4().hex}")
+    yield block
+    with contextlib.suppress(FileNotFoundError):
+        block.filesystem.rm(block.basepath, recursive=True)
+
+
+@pytest.fixture(params=["folder", "s3", "block"])
+def place(request, tmp_path):
+    match request.param:
+        case "folder":
+            return open_place((tmp_path / "team").as_uri())
+        case "s3":
+            return open_place(request.getfixturevalue("bucket"))
+        case _:
+            return BlockPlace(request.getfixturevalue("memory"), "block:remote-file-system/team")
+
+
+@pytest.fixture
+def here(tmp_path) -> Store:
+    return Store(tmp_path / "here")
+
+
+@pytest.fixture
+def there(tmp_path) -> Store:
+    """The empty store of another machine."""
+    return Store(tmp_path / "there")
+
+
+class TestAnyStorage:
+    def test_another_machine_finds_what_was_sent(self, place, here, there):
+        entry = save(here, key_of("orders"), CONTENT)
+        Remote(place, here).push(entry)
+        (fetched,) = Remote(place, there).pull(key_of("orders"))
+        assert content_of(there, fetched) == CONTENT
+        assert fetched.manifest == entry.manifest
+        assert [e.digest for e in there.variants(key_of("orders"))] == [entry.digest]
+
+    def test_what_is_not_there_is_not_found(self, place, there):
+        assert Remote(place, there).pull(key_of("nothing")) == ()
+
+    def test_runs_that_saw_other_files_are_all_there(self, place, here, there):
+        for seen in ("a", "b"):
+            Remote(place, here).push(save(here, key_of("orders"), CONTENT, seen=seen))
+        assert len(Remote(place, there).pull(key_of("orders"))) == 2
+
+    def test_a_run_that_saw_the_same_takes_the_olders_place(self, place, here, there):
+        for data in (b"old", b"new"):
+            Remote(place, here).push(save(here, key_of("orders"), {"a.arrow": data}))
+        (fetched,) = Remote(place, there).pull(key_of("orders"))
+        assert content_of(there, fetched) == {"a.arrow": b"new"}
+
+    def test_what_arrives_damaged_is_refused_and_leaves_nothing(self, place, here, there):
+        entry = save(here, key_of("orders"), CONTENT)
+        Remote(place, here).push(entry)
+        output = entry.manifest.outputs[0]
+        place.write(f"files/{output.digest}.arrow", b"x" * output.size)
+        with pytest.raises(Damaged, match="is not what the entry says"):
+            Remote(place, there).pull(key_of("orders"))
+        assert there.variants(key_of("orders")) == ()
+
+    def test_an_upload_that_was_cut_short_is_nothing(self, place, here, there, monkeypatch):
+        entry = save(here, key_of("orders"), CONTENT)
+
+        def cut(name, content):
+            raise OSError("connection reset")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(place, "write", cut)
+            if isinstance(place, BlockPlace):
+                broken.setattr(place, "send", lambda name, source: None)
+            with pytest.raises(StoreUnwritable, match="connection reset"):
+                Remote(place, here).push(entry)
+        assert Remote(place, there).pull(key_of("orders")) == ()
+
+    def test_an_entry_keeps_the_signature_of_who_made_it(self, place, here, tmp_path):
+        Remote(place, here).push(save(here, key_of("orders"), CONTENT))
+        stranger = Store(tmp_path / "stranger", trust=Trust(tmp_path / "another key"))
+        (fetched,) = Remote(place, stranger).pull(key_of("orders"))
+        assert not fetched.trusted
+        friend = Store(tmp_path / "friend")
+        (fetched,) = Remote(place, friend).pull(key_of("orders"))
+        assert fetched.trusted
+
+    def test_what_is_there_is_not_sent_again(self, place, here, monkeypatch):
+        entry = save(here, key_of("orders"), CONTENT)
+        Remote(place, here).push(entry)
+        monkeypatch.setattr(place, "write", None)
+        monkeypatch.setattr(place, "send", None)
+        Remote(place, here).push(entry)
+
+
+class TestAStorageThatLists:
+    @pytest.fixture(params=["folder", "s3"])
+    def place(self, request, tmp_path):
+        return open_place(
+            (tmp_path / "team").as_uri() if request.param == "folder" else request.getfixturevalue("bucket")
+        )
+
+    def test_its_entries_are_listed(self, place, here):
+        store = Remote(place, here)
+        for word in ("a", "b"):
+            store.push(save(here, key_of(word), CONTENT, name=word))
+        assert {entry.manifest.name for entry in store.entries()} == {"a", "b"}
+
+    def test_evicting_leaves_files_that_others_have(self, place, here, there):
+        store = Remote(place, here)
+        store.push(save(here, key_of("a"), CONTENT))
+        store.push(save(here, key_of("b"), {**CONTENT, "02-own.arrow": b"own"}))
+        first, second = sorted(store.entries(), key=lambda entry: len(entry.files))
+        assert store.evict([second]) == 3
+        assert Remote(place, there).pull(key_of("b")) == ()
+        assert len(Remote(place, there).pull(key_of("a"))) == 1
+        assert store.evict([first]) == first.size
+        assert place.names("files") == place.names("entries") == []
+
+    def test_retention_takes_the_old_and_then_the_oldest(self, place, here):
+        store, now = Remote(place, here), time.time()
+        for number in range(3):
+            store.push(
+                save(here, key_of(number), {"a.arrow": b"%d" % number * 100}, name=str(number), started=now - number)
+            )
+        assert [e.manifest.name for e in store.plan(max_age=1.5, now=now)] == ["2"]
+        assert [e.manifest.name for e in store.plan(max_bytes=100, now=now)] == ["2", "1"]
+
+
+class TestAFolder:
+    def test_nobody_reads_half_a_file(self, tmp_path, here):
+        place = open_place((tmp_path / "team").as_uri())
+        Remote(place, here).push(save(here, key_of("orders"), CONTENT))
+        assert [path for path in (tmp_path / "team").rglob("*.part")] == []
+
+    def test_two_users_share_it(self, tmp_path, here):
+        """Each with a home, a key and a store of their own; one trusts the other's key."""
+        place = open_place((tmp_path / "team").as_uri())
+        other = Store(tmp_path / "other", trust=Trust(tmp_path / "other key"))
+        Remote(place, other).push(save(other, key_of("orders"), CONTENT))
+        (fetched,) = Remote(place, here).pull(key_of("orders"))
+        assert (content_of(here, fetched), fetched.trusted) == (CONTENT, False)
+        friend = Store(tmp_path / "friend", trust=Trust(tmp_path / "own key", others=[tmp_path / "other key"]))
+        (fetched,) = Remote(place, friend).pull(key_of("orders"))
+        assert fetched.trusted
+
+
+class TestUploads:
+    def test_entries_are_sent_in_the_background_each_once(self, tmp_path, here, there):
+        store = Remote(open_place((tmp_path / "team").as_uri()), here)
+        uploads = Uploads(store)
+        entries = [save(here, key_of(n), {"a.arrow": b"%d" % n * 1000}) for n in range(5)]
+        for entry in entries + entries:
+            uploads.add(entry)
+        assert uploads.wait(30)
+        assert len(store.entries()) == 5
+        assert (uploads.sent, uploads.waiting) == (5000, 0)
+        uploads.close()
+
+    def test_a_storage_that_fails_fails_nothing_and_is_told(self, here):
+        told = []
+        uploads = Uploads(Remote(open_place("s3://bucket/x"), here), told.append)
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
+            try:
+                started = time.monotonic()
+                uploads.add(save(here, key_of("orders"), CONTENT))
+                assert time.monotonic() - started < 1
+                assert uploads.wait(60)
+            finally:
+                del os.environ["AWS_ENDPOINT_URL"]
+        assert len(told) == 1
+        assert told[0].startswith("orders was not sent: s3://bucket/x")
+        uploads.close()
+
+
+class TestBadNames:
+    @pytest.mark.parametrize("name", ["nonsense", "a/b/c", "", "nosuch://bucket/x"])
+    def test_what_names_no_storage_is_refused_with_what_would(self, name):
+        with pytest.raises(UsageProblem) as caught:
+            open_place(name)
+        assert caught.value.remedy or "nosuch" in str(caught.value)
+
+    def test_a_denied_bucket_is_a_clear_error(self, s3, bucket, here):
+        place = open_place("s3://not-a-bucket-of-ours/cache")
+        with pytest.raises(StoreUnwritable, match="s3://not-a-bucket-of-ours/cache") as caught:
+            Remote(place, here).push(save(here, key_of("orders"), CONTENT))
+        assert "credentials" in caught.value.remedy
+
+    def test_a_block_that_only_reads_and_writes_says_that_it_cannot_list(self, memory, here):
+        with pytest.raises(NotFound, match="cannot list"):
+            Remote(BlockPlace(memory, "block:x/y"), here).entries()
