@@ -10,7 +10,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells import plain
+from prefect_cache.cells import named, plain
 from prefect_cache.cells.pieces import Pieces
 from prefect_cache.cells.walk import Shape, Walk
 from prefect_cache.digests import Hasher, combine
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prefect_cache.cells.plain import Handler
     from prefect_cache.model import Digest
 
-TILE = 1 << 20
+TILE = 1 << 17
 """Bytes that are brought into C order at a time; they stay in the processor's cache."""
 
 LONG_ROW = 1 << 16
@@ -163,13 +163,14 @@ def _subclass(value: np.ndarray[Any, Any], walk: Walk) -> Shape:
     """Return the shape of an instance of an array's subclass: its class and attributes count as well."""
     walk.met.array(value)
     base = value.view(numpy().ndarray)
-    pieces = Pieces(plain.kind_name(type(value)), dtype_text(value.dtype), repr(value.shape))
+    pieces = Pieces(named.kind_name(type(value)), dtype_text(value.dtype), repr(value.shape))
     put_elements(pieces, base)
     held = dict(getattr(value, "__dict__", {}))
     if isinstance(value, numpy().memmap):
         held = {"mode": value.mode}  # its file and offset are where it is, not what it is
     if isinstance(value, numpy().ma.MaskedArray):
-        held = {"fill_value": value.fill_value, "hardmask": value.hardmask, "mask": value.mask}
+        pieces.part(("made", "mask"), value.mask)
+        held = {"fill_value": value.fill_value, "hardmask": value.hardmask}
     pieces.attributes(held)
     pieces.part(("class", ""), type(value))
     return pieces.shape("array subclass", mutable=True)
@@ -178,7 +179,7 @@ def _subclass(value: np.ndarray[Any, Any], walk: Walk) -> Shape:
 def _scalar(value: Any, _walk: Walk) -> Shape:
     """Return the shape of a scalar that is no leaf: structured, or with padding."""
     array = numpy().asarray(value)
-    pieces = Pieces(plain.kind_name(type(value)), dtype_text(array.dtype))
+    pieces = Pieces(named.kind_name(type(value)), dtype_text(array.dtype))
     put_elements(pieces, array)
     return pieces.shape("numpy scalar", mutable=value.dtype.kind == "V")
 
@@ -188,27 +189,27 @@ def _dtype(value: np.dtype[Any], _walk: Walk) -> Shape:
 
 
 def _generator(value: Any, _walk: Walk) -> Shape:
-    pieces = Pieces(plain.kind_name(type(value)))
+    pieces = Pieces(named.kind_name(type(value)))
     pieces.part(("attr", "bit_generator"), value.bit_generator)
     return pieces.shape("generator", mutable=True)
 
 
 def _bit_generator(value: Any, _walk: Walk) -> Shape:
-    pieces = Pieces(plain.kind_name(type(value)))
-    pieces.part(("part", "state"), value.state)
+    pieces = Pieces(named.kind_name(type(value)))
+    pieces.part(("made", "state"), value.state)
     pieces.part(("attr", "seed_seq"), getattr(value, "seed_seq", None))
     return pieces.shape("bit generator", mutable=True)
 
 
 def _random_state(value: Any, _walk: Walk) -> Shape:
-    pieces = Pieces(plain.kind_name(type(value)))
-    pieces.part(("part", "state"), value.get_state(legacy=False))
+    pieces = Pieces(named.kind_name(type(value)))
+    pieces.part(("made", "state"), value.get_state(legacy=False))
     return pieces.shape("random state", mutable=True)
 
 
 def _seed_sequence(value: Any, _walk: Walk) -> Shape:
-    pieces = Pieces(plain.kind_name(type(value)))
-    pieces.part(("part", "state"), value.state)
+    pieces = Pieces(named.kind_name(type(value)))
+    pieces.part(("made", "state"), value.state)
     return pieces.shape("seed sequence", mutable=True)
 
 
@@ -269,7 +270,7 @@ def scipy_handler(cls: type) -> Handler | None:
 
 def _sparse(value: Any, _walk: Walk) -> Shape:
     # Not its whole __dict__: SciPy remembers there, once asked, whether indices are sorted.
-    pieces = Pieces(plain.kind_name(type(value)), repr(value.shape), str(value.dtype))
+    pieces = Pieces(named.kind_name(type(value)), repr(value.shape), str(value.dtype))
     for name in _SPARSE_PARTS[value.format]:
         pieces.part(("attr", name), getattr(value, name))
     return pieces.shape("sparse", mutable=True, detail=lambda _: {"type": type(value).__name__, "shape": str(value.shape)})

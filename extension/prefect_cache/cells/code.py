@@ -9,6 +9,7 @@ helper deep in a chain is found and can be named.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import dis
 import enum
 import re
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_cache.cells import leaves, modules
-from prefect_cache.cells.plain import kind_name, opaque, run
+from prefect_cache.cells.named import by_name, importable, kind_name
+from prefect_cache.cells.plain import opaque, run
 from prefect_cache.cells.walk import Shape, Walk, truncated
 from prefect_cache.digests import combine, digest
 from prefect_cache.model import Part
@@ -214,26 +216,6 @@ def home(function: types.FunctionType) -> str | None:
     return module.__name__ if module is not None and vars(module) is function.__globals__ else None
 
 
-def importable(value: Any) -> bool:
-    """Tell whether a function or class of an installed package can be found again by its name."""
-    module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(qualname, str):
-        return False
-    if modules.origin(module) not in ("installed", "python"):
-        return False
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found is value
-
-
-def by_name(value: Any, walk: Walk) -> Shape:
-    """Return the shape of something installed: its name; its package's version is met."""
-    walk.met.package(value.__module__)
-    name = kind_name(value)
-    return Shape(combine("named", name), detail=lambda _: {"type": "class" if isinstance(value, type) else "function", "text": name})
-
-
 def function_shape(function: types.FunctionType, walk: Walk) -> Shape:
     """Return the shape of a function: its code and what it carries with it."""
     if importable(function):
@@ -265,7 +247,7 @@ def function_shape(function: types.FunctionType, walk: Walk) -> Shape:
         walk.met.package(module)
     marks = [f"{kind} {key}" for kind, key in steps]
     label = combine("function", code_digest(function), function.__name__, function.__qualname__, str(function.__doc__), *marks)
-    return Shape(label, children, steps, mutable=own, detail=lambda _: {"type": "function", "source": source_of(function)})
+    return Shape(label, children, steps, mutable=own, shareable=False, detail=lambda _: {"type": "function", "source": source_of(function)})
 
 
 def _dispatcher(function: types.FunctionType, walk: Walk) -> Shape:
@@ -274,7 +256,7 @@ def _dispatcher(function: types.FunctionType, walk: Walk) -> Shape:
     pairs = sorted(registry.items(), key=lambda pair: kind_name(pair[0]))
     items = [item for pair in pairs for item in pair]
     shape = run("singledispatch", items, walk, mutable=False)
-    shape.steps = [("part", f"registry {i}") for _, i in shape.steps]
+    shape.steps = [("made", f"implementation {i}") for _, i in shape.steps]
     return shape
 
 
@@ -295,6 +277,7 @@ _HEAP = 1 << 9
 """The flag of classes made at run time, by Python code or an extension; others are part of a binary."""
 _FORGOTTEN = {
     *("__dict__", "__weakref__", "__module__", "__firstlineno__", "__static_attributes__", "_abc_impl", "__doc__"),
+    "__slotnames__",  # what copyreg notes at the first copy or pickle of an instance
     # what pydantic derives from the annotations and other attributes
     *("__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__", "__signature__"),
     *("__pydantic_parent_namespace__", "__pydantic_complete__", "__pydantic_fields_complete__"),
@@ -312,7 +295,7 @@ def class_shape(cls: type, walk: Walk) -> Shape:
     bases = [b for b in cls.__bases__ if b is not object]
     kin = [*bases, type(cls)] if type(cls) is not type else bases
     label = combine("class", cls.__qualname__, str(cls.__doc__), len(bases), len(kin), body.label, *names)
-    steps: list[Step] = [("attr", names[int(i)]) for _, i in body.steps]
+    steps: list[Step] = [("made" if names[int(i)] in _RETOLD else "attr", names[int(i)]) for _, i in body.steps]
     steps += [("part", f"base {i}") for i in range(len(kin))]
     return Shape(
         label,
@@ -332,8 +315,21 @@ def _members(cls: type) -> dict[str, object]:
         inner |= {"_unhashable_values_map_", "__new__", "_new_member_", "_use_args_", "_inverted_"}
         members = cls.__members__
         held = {n: v for n, v in held.items() if n not in inner and n not in members}
-        held["(members)"] = tuple((name, member.value) for name, member in members.items())
+        held["__members__"] = tuple((name, member.value) for name, member in members.items())
+    if "__dataclass_fields__" in held:
+        held["__dataclass_fields__"] = tuple(map(_field, cls.__dataclass_fields__.values()))  # type: ignore[attr-defined]
     return held
+
+
+_RETOLD = {"__members__", "__dataclass_fields__"}
+"""Attributes of classes of which :func:`_members` tells in its own words."""
+
+
+def _field(field: dataclasses.Field[Any]) -> tuple[object, ...]:
+    """Return what a dataclass knows of a field beside its type; its own markers as text."""
+    given = [(value is not dataclasses.MISSING) and (value,) for value in (field.default, field.default_factory)]
+    rules = (field.init, field.repr, field.hash, field.compare, field.kw_only is True)
+    return (field.name, *given, *rules, field.metadata, str(field._field_type))  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 # ------------------------------------------------------------------------------------------ modules
@@ -348,7 +344,7 @@ def module_shape(module: types.ModuleType, walk: Walk) -> Shape:
         walk.met.module(name)
     else:
         walk.met.package(name)
-    return Shape(combine("module", name), detail=lambda _: {"type": "module", "text": name})
+    return Shape(combine("module", name), detail=lambda _: {"type": "module", "value": name})
 
 
 def package_part(module: str) -> Part | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells import leaves, plain
+from prefect_cache.cells import leaves, named, plain
 from prefect_cache.cells.arrays import TILE, numpy
 from prefect_cache.cells.pieces import Pieces
 from prefect_cache.cells.walk import Shape, Walk
@@ -165,11 +165,13 @@ def put_masked(hasher: Hasher, values: Any, hidden: Any) -> None:
     if hidden is None:
         hasher.update(values if values.dtype == np.uint8 else values.view(np.uint8))
         return
-    size = len(values) // len(hidden) if values.dtype == np.uint8 else 1
-    step = max(TILE // max(size * values.dtype.itemsize, 1), 1)
+    rows = values.reshape(len(hidden), -1)
+    if rows.shape[1] == 1:
+        rows = values
+    step = max(TILE // (rows[:1].nbytes or 1), 1)
     for start in range(0, len(hidden), step):
-        tile = values[start * size : (start + step) * size].copy()
-        tile.reshape(-1, size)[hidden[start : start + step]] = 0
+        mask = hidden[start : start + step]
+        tile = np.where(mask if rows.ndim == 1 else mask[:, None], rows.dtype.type(0), rows[start : start + step])
         hasher.update(tile.view(np.uint8))
 
 
@@ -314,7 +316,7 @@ def polars_handler(cls: type) -> Handler | None:
 
 
 def _polars_frame(value: Any, _walk: Walk) -> Shape:
-    pieces = Pieces(plain.kind_name(type(value)), value.height, value.width)
+    pieces = Pieces(named.kind_name(type(value)), value.height, value.width)
     digests = []
     for number, series in enumerate(value.get_columns()):
         pieces.own(series.name)
@@ -324,7 +326,7 @@ def _polars_frame(value: Any, _walk: Walk) -> Shape:
 
 
 def _polars_series(value: Any, _walk: Walk) -> Shape:
-    pieces = Pieces(plain.kind_name(type(value)), value.name)
+    pieces = Pieces(named.kind_name(type(value)), value.name)
     _put_polars(pieces, value, "")
     return pieces.shape("polars series", mutable=True, detail=lambda _: {"type": "polars Series", "length": len(value)})
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells import arrays, code, columns, leaves, modules, plain, tables
+from prefect_cache.cells import arrays, code, columns, leaves, modules, named, plain, tables
 from prefect_cache.cells.walk import Met, Shape, Walk, spell, truncated
 from prefect_cache.digests import combine, digest
 from prefect_cache.errors import Unfingerprintable
@@ -143,7 +143,7 @@ def _handler(cls: type) -> Handler:
     if _is_iterator(cls) or issubclass(cls, (*_CONSUMED, *_LOCKS)):
         return _refuse_consumed
     for base in cls.__mro__:
-        if (why := _REFUSED.get(plain.kind_name(base))) is not None:
+        if (why := _REFUSED.get(named.kind_name(base))) is not None:
             return functools.partial(_refuse, why)
     return _family(cls) or _by_base(cls)
 
@@ -200,13 +200,13 @@ def _is_part_of_shell(cls: type) -> bool:
 
 
 def _named_instance(value: object, _walk: Walk) -> Shape:
-    return Shape(combine("shell's", plain.kind_name(type(value))))
+    return Shape(combine("shell's", named.kind_name(type(value))))
 
 
 def _registered(function: Callable[[Any], object], value: object, walk: Walk) -> Shape:
     shape = plain.run("registered", (function(value),), walk, mutable=True)
-    shape.steps = [("part", "registered")] * len(shape.steps)
-    shape.label = combine("registered", plain.kind_name(type(value)), shape.label)
+    shape.steps = [("made", "what stands for it")] * len(shape.steps)
+    shape.label = combine("registered", named.kind_name(type(value)), shape.label)
     return shape
 
 
@@ -261,8 +261,8 @@ class _Notes(Met):
     def module(self, name: str) -> None:
         self.modules.append(name)
 
-    def strings(self, found: Sequence[str]) -> None:
-        self.texts.update(s for s in found if code.names_file(s))
+    def strings(self, found: Sequence[object]) -> None:
+        self.texts.update(s for s in found if type(s) is str and code.names_file(s))
 
     def array(self, array: Any) -> None:
         self.arrays.append(array)
@@ -446,7 +446,7 @@ class Fingerprinter:
                 self._take_value(attribute, value, name)
             except Unfingerprintable:
                 # the module's source says how it came to be; code that uses it by name is refused
-                kind = plain.kind_name(type(value))
+                kind = named.kind_name(type(value))
                 self._put(Part("input", f"{name}.{attribute}", combine("some", kind), {"type": kind}))
 
     def _put(self, part: Part) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import datetime
 import decimal
 import fractions
+import marshal
 import sys
 import uuid
 from array import array
 from itertools import chain, compress
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.digests import Hasher, combine
+from prefect_cache.digests import Hasher, combine, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 BATCH = 1 << 14
 """Elements of a run that are joined at a time: small enough for the joined text to stay in cache."""
+
+SHORT = 64
+"""Elements up to which a run is written out as a whole rather than type by type."""
 
 COMPOUND = 255
 """The code of an element that is no leaf; it has a digest of its own."""
@@ -125,6 +129,10 @@ _EXACT: dict[type, int] = {
     datetime.datetime: 15,
     datetime.time: 16,
 }
+BASIC = 9
+"""Codes below this one are of types that :mod:`marshal` writes; it says type and length of each."""
+WRITTEN = 2
+"""The version of marshal's format: the last one in which equal values are always the same bytes."""
 _ZONED = (15, 16)
 """Codes that hold only without a time zone; with one the value is a compound."""
 _NAMED = {("pandas._libs.missing", "NAType"): 20, ("pandas.api.typing", "NAType"): 20}
@@ -160,6 +168,8 @@ def code(value: object) -> int:
 
 def leaf_digest(value: object, kind: int) -> Digest:
     """Return the digest of one leaf whose code is `kind`."""
+    if kind < BASIC:
+        return digest(b"v" + marshal.dumps(value, WRITTEN))
     return combine("leaf", kind, _RUNS[kind]((value,)))
 
 
@@ -176,6 +186,8 @@ def codes(items: Sequence[object]) -> bytes:
 
 def run_digest(items: Sequence[object], kinds: bytes) -> Digest:
     """Return the digest of a run: of its length, its types in order, and all its leaves."""
+    if len(items) <= SHORT and (not kinds or max(kinds) < BASIC):
+        return digest(b"r" + marshal.dumps(tuple(items), WRITTEN))
     if len(kinds) == 1:
         kind = kinds[0]
         return combine("run", len(items), kind, "" if kind == COMPOUND else _RUNS[kind](items))

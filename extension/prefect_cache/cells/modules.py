@@ -27,11 +27,11 @@ def origin(name: str) -> Origin:
         return "local"
     module = sys.modules.get(name)
     if module is not None:
-        return _origin_of_file(name, _file_of(module))
+        return origin_of_file(name, _file_of(module))
     spec = find(name)
     if spec is None:
         return "absent"
-    return _origin_of_file(name, spec.origin if spec.has_location else next(iter(spec.submodule_search_locations or ()), None))
+    return origin_of_file(name, spec.origin if spec.has_location else next(iter(spec.submodule_search_locations or ()), None))
 
 
 def _file_of(module: ModuleType) -> str | None:
@@ -40,7 +40,8 @@ def _file_of(module: ModuleType) -> str | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _origin_of_file(name: str, file: str | None) -> Origin:
+def origin_of_file(name: str, file: str | None) -> Origin:
+    """Tell where a module of this name and file comes from."""
     top = name.partition(".")[0]
     if file is None:
         return "python" if top in sys.stdlib_module_names or top in sys.builtin_module_names else "local"

@@ -21,8 +21,9 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from prefect_cache.cells import leaves
+from prefect_cache.cells.named import bound_in_module, by_name, importable, kind_name
 from prefect_cache.cells.walk import Shape, Walk, shorts, truncated
-from prefect_cache.digests import Hasher, combine
+from prefect_cache.digests import Hasher, combine, digest
 from prefect_cache.errors import Unfingerprintable
 
 if TYPE_CHECKING:
@@ -39,11 +40,6 @@ LISTED = 100
 """Parts that a detail names."""
 
 
-def kind_name(cls: type) -> str:
-    """Return a class's name for people and digests."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
 def opaque(value: object, why: str = "", remedy: str = "") -> Unfingerprintable:
     """Return the error for a value that no digest can stand for."""
     name = kind_name(type(value)).removeprefix("builtins.")
@@ -58,9 +54,11 @@ def run(tag: str, items: Sequence[object], walk: Walk, *, mutable: bool, extra: 
     """Return the shape of a sequence; `extra` are further children, at ``("part", i)``."""
     kinds = leaves.codes(items)
     if len(items) <= FEW and 6 in kinds:
-        walk.met.strings([s for s in items if type(s) is str])
-    label = combine(tag, leaves.run_digest(items, kinds), len(extra))
+        walk.met.strings(items)
+    label = digest(f"{tag}:{len(extra)}:{leaves.run_digest(items, kinds)}".encode())
     places = leaves.compounds(items, kinds)
+    if not places and not extra:
+        return Shape(label, mutable=mutable, detail=_run_detail(tag, items))
     children = items if len(places) == len(items) else [items[i] for i in places]
     steps: list[Step] = [("index", i) for i in places]
     if extra:
@@ -89,8 +87,9 @@ def mapping(tag: str, value: Mapping[Any, object], walk: Walk, *, mutable: bool,
     keys, items = list(value.keys()), list(value.values())
     shape = run(tag, items, walk, mutable=mutable, extra=extra)
     kinds = leaves.codes(keys)
-    shape.label = combine("mapping", leaves.run_digest(keys, kinds), shape.label)
-    shape.steps = [("key", step[1]) if step[0] == "index" else step for step in shape.steps]
+    shape.label = digest(f"mapping:{leaves.run_digest(keys, kinds)}{shape.label}".encode())
+    if shape.steps:
+        shape.steps = [("key", step[1]) if step[0] == "index" else step for step in shape.steps]
     if places := leaves.compounds(keys, kinds):
         shape.children = [*shape.children, *(keys[i] for i in places)]
         shape.steps = [*shape.steps, *(("part", f"key {i}") for i in places)]
@@ -132,7 +131,7 @@ def members(tag: str, value: Any, walk: Walk, *, mutable: bool) -> Shape:
     items = list(value)
     kinds = leaves.codes(items)
     if len(items) <= FEW and 6 in kinds:
-        walk.met.strings([s for s in items if type(s) is str])
+        walk.met.strings(items)
     if len(kinds) == 1 and kinds[0] in _SORTABLE:
         return Shape(combine(tag, leaves.run_digest(sorted(items), kinds)), mutable=mutable, detail=_run_detail(tag, items))
     if len(kinds) == 1:
@@ -202,7 +201,7 @@ def _object(_value: object, _walk: Walk) -> Shape:
 def _path(value: os.PathLike[str], walk: Walk) -> Shape:
     text = os.fspath(value)
     walk.met.strings([text])
-    return Shape(combine("path", type(value).__name__, text), detail=lambda _: {"type": "Path", "text": truncated(text)})
+    return Shape(combine("path", type(value).__name__, text), detail=lambda _: {"type": "Path", "value": truncated(text)})
 
 
 def _random(value: random.Random, walk: Walk) -> Shape:
@@ -227,6 +226,9 @@ def _partial(value: functools.partial[Any], walk: Walk) -> Shape:
 def _method(value: types.MethodType, walk: Walk) -> Shape:
     if _is_shell(value.__self__):
         return Shape(combine("shell's", value.__func__.__qualname__))
+    if name := bound_in_module(value):
+        walk.met.package(name)
+        return Shape(combine("builtin", name))
     return _attributes("method", value, ("__self__", "__func__"), walk)
 
 
@@ -285,14 +287,12 @@ def _is_shell(value: object) -> bool:
 def _builtin(value: types.BuiltinMethodType, walk: Walk) -> Shape:
     """Return the shape of a C function by its name, or of the object that it is bound to."""
     owner = value.__self__
-    if owner is None or isinstance(owner, types.ModuleType) or value.__module__:
+    if owner is None or isinstance(owner, types.ModuleType):
         module = value.__module__ or getattr(owner, "__name__", "")
         walk.met.package(module)
         return Shape(combine("builtin", module, value.__qualname__))
-    hidden = sys.modules.get(type(owner).__module__)
-    if hidden is not None and getattr(hidden, value.__name__, None) == value:
-        # random.random and numpy.random.rand are bound to the process's generator, whose state is not their content
-        return Shape(combine("builtin", type(owner).__module__, value.__name__))
+    if name := bound_in_module(value):
+        return Shape(combine("builtin", name))
     shape = run("builtin method", (owner, value.__name__), walk, mutable=False)
     shape.steps = [("attr", "__self__")] * len(shape.steps)
     return shape
@@ -400,6 +400,8 @@ def state_of(value: object) -> dict[str, object]:
 def instance(value: object, walk: Walk) -> Shape:
     """Return the shape of an instance: its class and state, as the class itself gives it if it does."""
     cls = type(value)
+    if callable(value) and importable(value):
+        return by_name(value, walk)
     if _plain(cls):
         try:
             object.__reduce_ex__(value, 4)  # refuses what has fields out of Python's sight (C, Rust)
@@ -457,14 +459,14 @@ def _reduced(value: object, walk: Walk) -> Shape:
     if isinstance(state, dict) and state and all(isinstance(k, str) for k in state):
         named = {k: v for k, v in state.items() if k not in DERIVED.get(cls.__module__.partition(".")[0], ())}
         shape = run("reduced", (maker, args, items, pairs), walk, mutable=True)
-        steps: list[Step] = [("part", f"reduced {i}") for _, i in shape.steps]
+        steps: list[Step] = [("made", f"its pickle {i}") for _, i in shape.steps]
         shape = _with_state(shape, value, named, steps, walk)
         own = {name for name in named if held.get(name) is named[name]}
-        shape.steps = [s if s[0] != "attr" or s[1] in own else ("part", f"state {s[1]}") for s in shape.steps]
+        shape.steps = [s if s[0] != "attr" or s[1] in own else ("made", f"state {s[1]}") for s in shape.steps]
         shape.detail = _attribute_detail(cls, named)
         return shape
     shape = run("reduced", (maker, args, items, pairs, state), walk, mutable=True)
-    steps = [("part", f"reduced {i}") for _, i in shape.steps]
+    steps = [("made", f"its pickle {i}") for _, i in shape.steps]
     return _of_class(shape, cls, steps, walk)
 
 

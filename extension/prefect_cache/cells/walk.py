@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefect_cache.cells import leaves
-from prefect_cache.digests import combine
+from prefect_cache.digests import combine, digest
 from prefect_cache.errors import Unfingerprintable
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ class Shape:
     label
         Digest of the type and of all that the value holds by itself.
     children, steps
-        The parts that have digests of their own, and the step to each.
+        The parts that have digests of their own, and the step to each. The step ``("made", ...)`` leads to
+        something that the handler made for the occasion: what lies beneath is hashed, but is no node.
     mutable
         Whether the value can change in place: it becomes a node.
     shareable
-        Whether it matters that two paths lead to this one object.
+        Whether it matters that two paths lead to this one object: not for functions, classes, labels.
     unordered
         Whether the order of the children means nothing (sets).
     detail
@@ -80,8 +81,8 @@ class Met:
     def module(self, name: str) -> None:
         """Note a module of the user's own, used as a whole."""
 
-    def strings(self, found: Sequence[str]) -> None:
-        """Note text that may name files."""
+    def strings(self, found: Sequence[object]) -> None:
+        """Note values of which those that are text may name files."""
 
     def array(self, array: Any) -> None:
         """Note an ndarray, which may overlap with another one in memory."""
@@ -101,9 +102,9 @@ class Seen(NamedTuple):
 class _Visit:
     """A value whose children are being hashed; a slot holds a child's digest, or the id of one in the same circle."""
 
-    __slots__ = ("index", "low", "nodes", "number", "shape", "slots", "value")
+    __slots__ = ("index", "low", "made", "nodes", "number", "shape", "slots", "value")
 
-    def __init__(self, value: object, shape: Shape, number: int, index: int) -> None:
+    def __init__(self, value: object, shape: Shape, number: int, index: int, *, made: bool) -> None:
         self.value = value
         self.shape = shape
         self.number = number
@@ -111,6 +112,7 @@ class _Visit:
         self.low = index
         self.slots: list[Digest | int] = []
         self.nodes = shape.shareable
+        self.made = made
 
 
 class Trail:
@@ -186,7 +188,8 @@ class Walk:
             self._waiting.clear()
 
     def _walk(self, root: object, path: ObjectPath) -> Digest:
-        top = self._enter(root, -1, path)
+        top = self._enter(root, -1, path, made=False)
+        assert top is not None  # noqa: S101 - only a child may be closed at once
         stack = [top]
         while stack:
             visit = stack[-1]
@@ -197,6 +200,7 @@ class Walk:
                     stack.append(deeper)
                 continue
             stack.pop()
+            visit.nodes &= shape.shareable or not shape.mutable
             if visit.low == visit.index:
                 self._close(visit)
             if stack:
@@ -209,13 +213,16 @@ class Walk:
         self.slots = [self.seen[s].digest if isinstance(s, int) else s for s in top.slots]
         return self.seen[id(root)].digest
 
-    def _enter(self, value: object, parent: int, step: Step | ObjectPath) -> _Visit:
+    def _enter(self, value: object, parent: int, step: Step | ObjectPath, *, made: bool) -> _Visit | None:
         try:
             shape = self.shape_of(value, self)
         except Unfingerprintable as error:
             raise _placed(error, self.trail._path(parent, step)) from None
-        number = self.trail.add(value, parent, step, mutable=shape.mutable)
-        visit = _Visit(value, shape, number, len(self._open))
+        number = self.trail.add(value, parent, step, mutable=shape.mutable and not made)
+        if not shape.children and parent >= 0:
+            self.seen[id(value)] = Seen(value, shape.label, number, shape.shareable)
+            return None
+        visit = _Visit(value, shape, number, len(self._open), made=made)
         self._open[id(value)] = visit
         self._waiting.append(visit)
         return visit
@@ -238,7 +245,12 @@ class Walk:
             visit.low = min(visit.low, waiting.index)
             self._meet_again(waiting.number, nodes=waiting.shape.shareable, parent=visit.number, step=step)
             return None
-        return self._enter(child, visit.number, step)
+        deeper = self._enter(child, visit.number, step, made=visit.made or step[0] == "made")
+        if deeper is None:
+            closed = self.seen[id(child)]
+            visit.slots.append(closed.digest)
+            visit.nodes |= closed.nodes
+        return deeper
 
     def _meet_again(self, number: int, *, nodes: bool, parent: int, step: Step | ObjectPath) -> None:
         if nodes and not (parent >= 0 and step[0] == "class"):
@@ -261,7 +273,7 @@ class Walk:
 def _node(shape: Shape, children: Sequence[Any]) -> Digest:
     if not children:
         return shape.label
-    return combine(shape.label, "".join(sorted(children) if shape.unordered else children))
+    return digest(f"node:{shape.label}{''.join(sorted(children) if shape.unordered else children)}".encode())
 
 
 def _circle(members: Sequence[_Visit]) -> list[Digest]:
@@ -313,6 +325,8 @@ def spell(path: ObjectPath) -> str:
                 text += f"[key {key}]"
             case "class":
                 text += ".__class__"
+            case "made":
+                text += f" ({key})"
             case _:
                 text += f".<{kind} {key}>"
     return text
