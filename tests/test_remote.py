@@ -241,3 +241,25 @@ class TestBadNames:
     def test_a_block_that_only_reads_and_writes_says_that_it_cannot_list(self, memory, here):
         with pytest.raises(NotFound, match="cannot list"):
             Remote(BlockPlace(memory, "block:x/y"), here).entries()
+
+
+def test_a_cell_is_restored_on_a_second_machine_with_an_empty_store(tmp_path, bucket, start_kernel):
+    cell = f"%%prefect_cache --storage {bucket}\nimport pandas as pd\ndf = pd.DataFrame({{'n': range(1000)}})"
+    first = start_kernel(env={"PREFECT_CACHE_DIR": str(tmp_path / "one")})
+    first.run("%load_ext prefect_cache")
+    first.run(cell)
+    assert first.value("__import__('prefect_cache').last.status") == "miss"
+    first.run("%unload_ext prefect_cache")  # waits for uploads
+    second = start_kernel(env={"PREFECT_CACHE_DIR": str(tmp_path / "two")})
+    second.run("%load_ext prefect_cache")
+    second.run(cell)
+    assert second.value("__import__('prefect_cache').last.status") == "hit"
+    assert second.value("int(df['n'].sum())") == 499500
+
+
+@pytest.mark.parametrize("storage", ["no-such-type/no-such-block", "nonsense", "nosuch://bucket/x"])
+def test_a_storage_that_is_not_there_is_told_and_the_cell_runs(storage, kernel):
+    kernel.run("%load_ext prefect_cache")
+    ran = kernel.run(f"%%prefect_cache --storage {storage}\nx = 1 + 1")
+    assert storage.split("/")[0].rstrip(":") in ran.text + ran.stderr
+    assert kernel.value("x") == 2

@@ -16,7 +16,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -26,7 +26,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.display import display
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
-from . import arguments, explain, report
+from . import arguments, explain, flows, report
 from .capture import Recorder, after_cell, replay, shadowed
 from .cells.randomness import WATCH
 from .completion import Completions
@@ -40,13 +40,14 @@ from .units import parse_size
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Self
 
     from traitlets import Bunch
 
     from .capture import Shell as IPythonShell
     from .model import Entry, Json, Key, Outcome
+    from .remote import Storages
     from .session import Session
 
 OFF: Final = re.compile(r"^\s*#\s*prefect[_-]cache\s*:\s*off\b", re.MULTILINE)
@@ -119,6 +120,7 @@ class PrefectCache(Magics):
         super().__init__(shell, **settings)
         self.runner = Runner(shell)
         self.auto = Auto(self)
+        self.journal = Journal(self, shell.user_ns.get("In", [])[1:-1])
         self.outcomes: list[Outcome] = []
         self.depth = 0
         self._session: Session | None = None
@@ -276,6 +278,8 @@ class PrefectCache(Magics):
                 is_hidden=self._is_hidden,
                 published=_published,
                 restored=self._restored,
+                fetch=lambda key, options: self._storages.fetch(key, options.storage),
+                keep=lambda entry, options: self._storages.keep(entry, options.storage),
                 waiting=self._waiting,
                 codes=self.runner.codes,
             ),
@@ -317,11 +321,19 @@ class PrefectCache(Magics):
 
         report_hit(entry, key, notebook=self.notebook)
 
+    @cached_property
+    def _storages(self) -> Storages:
+        from .remote import Storages
+
+        return Storages(self.store, lambda trouble: self.show(explain.Lines((trouble,))))
+
     def _waiting(self, holder: str) -> None:
         self.show(explain.Lines((f"waiting for {holder}, where this very cell runs now",)))
 
     def _forget(self, change: object = None) -> None:  # noqa: ARG002 - traitlets calls it with what has changed
         self._session = self._store = None
+        if storages := self.__dict__.pop("_storages", None):
+            storages.close()
 
     # Explaining
 
@@ -453,7 +465,14 @@ class PrefectCache(Magics):
         print(self.auto)  # noqa: T201 - what a command answers
 
     def _do_export(self, said: Namespace) -> None:
-        raise NotImplementedError
+        path = Path(said.file).expanduser()
+        title = Path(self.notebook).stem or "notebook"
+        text = flows.write(self.journal.steps(), title=title, transform=self.body_as_python)
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageProblem(f"{path} cannot be written: {error.strerror}") from error
+        print(f"wrote {path}: `python {path}` runs it")  # noqa: T201 - what a command answers
 
     def _do_config(self, said: Namespace) -> None:  # noqa: ARG002 - one signature for all commands
         traits = self.class_own_traits(config=True)
@@ -529,6 +548,35 @@ def _tags(shell: IPythonShell) -> frozenset[str]:
     parent: dict[str, Any] = getattr(shell, "get_parent", dict)() or {}
     tags = parent.get("metadata", {}).get("tags", ())
     return frozenset(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list | tuple) else frozenset()
+
+
+class Journal:
+    """The cells that ran to their end in this session, each as it ran last, in order."""
+
+    def __init__(self, magics: PrefectCache, earlier: Iterable[str]) -> None:
+        self._magics = magics
+        self._cells: dict[str, str] = {source: source for source in earlier}
+
+    def note(self, result: Any) -> None:
+        """Take down a cell that has run; IPython calls this after each."""
+        info = result.info
+        if result.success and info.store_history and isinstance(info.raw_cell, str):
+            key = getattr(info, "cell_id", None) or info.raw_cell
+            self._cells.pop(key, None)
+            self._cells[key] = info.raw_cell
+
+    def steps(self) -> list[flows.Step]:
+        """Return the cells, the cached ones with their options."""
+        return [step for source in self._cells.values() if (step := self._step(source)) is not None]
+
+    def _step(self, source: str) -> flows.Step | None:
+        first, _, body = source.lstrip().partition("\n")
+        if not first.startswith("%%"):
+            return flows.Step(source)
+        if first.split()[0] != f"%%{MAGIC}":
+            return None
+        said = arguments.read_cell(first.removeprefix(f"%%{MAGIC}"), self._magics.defaults())
+        return None if said.help or said.options.explain else flows.Step(body, said.options)
 
 
 class Progress:
@@ -655,6 +703,7 @@ def load(shell: IPythonShell) -> None:
     WATCH.start(seeded=_may_have_seeded(shell.user_ns.get("In", [])[1:-1]))
     for event in _AROUND_CELLS:
         shell.events.register(event, _look_at_generators)
+    shell.events.register("post_run_cell", magics.journal.note)
 
 
 _AROUND_CELLS: Final = ("pre_run_cell", "post_run_cell")
@@ -691,6 +740,7 @@ def unload(shell: IPythonShell) -> None:
     WATCH.stop()
     for event in _AROUND_CELLS:
         shell.events.unregister(event, _look_at_generators)
+    shell.events.unregister("post_run_cell", given.magics.journal.note)
     shell.configurables.remove(given.magics)
     manager = shell.magics_manager
     manager.registry.pop(type(given.magics).__name__, None)

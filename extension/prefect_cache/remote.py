@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .digests import file_digest
-from .errors import Damaged, NotFound, StoreUnwritable, UsageProblem
+from .errors import CacheError, Damaged, NotFound, StoreUnwritable, UsageProblem
 from .store.entries import VARIANTS
 from .store.manifest import MANIFEST, SIGNATURE, from_bytes
 
@@ -227,7 +227,14 @@ def _by_block(name: str) -> Place:
     import httpx
     from prefect.blocks.core import Block
     from prefect.filesystems import LocalFileSystem, RemoteFileSystem
+    from prefect.settings import get_current_settings
 
+    if not get_current_settings().api.url:
+        # Prefect would start a server of its own to look there.
+        raise UsageProblem(
+            f"the Prefect block {name!r} is kept on a Prefect server, and none is configured",
+            remedy="set PREFECT_API_URL, or give an fsspec URL such as s3://bucket/cache",
+        )
     try:
         block = _now(lambda: Block.load(name))
     except ValueError as error:
@@ -467,6 +474,60 @@ class Uploads:
 
     def _arrived(self, size: int) -> None:
         self.sent += size
+
+
+class Storages:
+    """The storages that a session's cells name, each reached when it is first needed.
+
+    Nothing here raises for a storage's sake: what goes wrong is told, once for each storage and trouble, and the cell
+    runs without it.
+
+    Parameters
+    ----------
+    store
+        The local store.
+    tell
+        Called with a sentence for the user, from any thread.
+    """
+
+    def __init__(self, store: Store, tell: Callable[[str], None]) -> None:
+        self._store = store
+        self._tell = tell
+        self._told: set[str] = set()
+        self._open: dict[str, Uploads] = {}
+
+    def fetch(self, key: Digest, storage: str) -> bool:
+        """Bring the entries of a key from a storage into the local store; return whether there were any."""
+        try:
+            return bool(self._uploads(storage).remote.pull(key))
+        except CacheError as error:
+            self._problem(error)
+            return False
+
+    def keep(self, entry: Entry, storage: str) -> None:
+        """Send an entry to a storage, in the background."""
+        try:
+            self._uploads(storage).add(entry)
+        except CacheError as error:
+            self._problem(error)
+
+    def close(self) -> None:
+        """End all uploads, as far as there is time for them."""
+        for uploads in self._open.values():
+            uploads.close()
+
+    def _uploads(self, storage: str) -> Uploads:
+        if storage not in self._open:
+            self._open[storage] = Uploads(Remote(open_place(storage), self._store), self._say)
+        return self._open[storage]
+
+    def _problem(self, error: CacheError) -> None:
+        self._say(f"{error.message}; {error.remedy}" if error.remedy else error.message)
+
+    def _say(self, trouble: str) -> None:
+        if trouble not in self._told:
+            self._told.add(trouble)
+            self._tell(trouble)
 
 
 def _slots(key: Digest) -> list[str]:
