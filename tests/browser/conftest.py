@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Literal
 
 import nbformat
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, Locator
+
+expect.set_options(timeout=20_000)  # the machine may be busy with other tests
 
 SHOTS = Path(os.environ.get("PANEL_SHOTS", Path(__file__).parent / "shots"))
 """Where screenshots are written, to be looked at."""
@@ -87,6 +89,7 @@ def _address(runtime: Path, process: subprocess.Popen[bytes], root: Path) -> str
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """A headless Chromium."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -100,6 +103,7 @@ class Book:
         self.page = page
         self.path = path
         self.panel: Locator = page.locator(".pc")
+        self.shots = SHOTS
 
     def run_all(self) -> None:
         """Run the first cell and every one below it."""
@@ -114,9 +118,20 @@ class Book:
                 return
         pytest.fail("the notebook's cells do not run")
 
+    def ask(self, code: str) -> str:
+        """Return what an expression's value looks like in the notebook's kernel."""
+        last = self.page.locator(".jp-Notebook .jp-CodeCell").last
+        last.locator(".cm-content").click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(code)
+        self.page.keyboard.press("Control+Enter")
+        self.page.wait_for_timeout(300)
+        output = last.locator(".jp-OutputArea-output")
+        output.first.wait_for(timeout=30_000)
+        return output.first.inner_text().strip()
+
     def shot(self, name: str, *, panel: bool = True) -> None:
         """Write a screenshot to be looked at."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
         target = self.panel.first if panel else self.page
         target.screenshot(path=SHOTS / f"{name}.png")
 

@@ -189,6 +189,7 @@ class BasicPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
                     file, frame = str(output["file"]), "frame" if output["frame"] else ""
                     outputs.append((f"{output['name']} ({output['kind']})", (file, frame)))
         self._output.options = outputs
+        self._output.index = 0 if outputs else None
         self._turn(0)
 
     def _turn(self, pages: int) -> None:
