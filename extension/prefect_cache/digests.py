@@ -10,6 +10,7 @@ someone who forges them: what guards against that is the signature over the mani
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -50,14 +51,14 @@ class Hasher:
     def copy(self) -> Hasher:
         """Return a hasher that goes on from here by itself."""
         twin = Hasher.__new__(Hasher)
-        twin._state = self._state.copy()
+        twin._state = self._state.copy()  # noqa: SLF001 - its own kind
         return twin
 
 
 def combine(tag: str, *parts: str | bytes | int) -> Digest:
     """Return one digest for a tagged sequence; each part counts by type, length and content.
 
-    ``combine("a", "b", "c")``, ``combine("a", "bc")``, ``combine("a", b"b", "c")`` and ``combine("ab", "c")`` all differ.
+    ``combine("a", "b", "c")``, ``combine("a", "bc")``, ``combine("a", b"b", "c")``, ``combine("ab", "c")`` all differ.
     """
     return digest(b"".join([_framed(tag), *map(_framed, parts)]))
 
@@ -124,7 +125,7 @@ class TreeHasher:
 def file_digest(path: str | os.PathLike[str]) -> tuple[Digest, list[Digest]]:
     """Return the tree digest of a file's content, and those of its pieces; never holds more than a piece."""
     tree = TreeHasher()
-    with open(path, "rb", buffering=0) as file:
+    with Path(path).open("rb", buffering=0) as file:
         # Reads into one warm buffer beat a mapping: no page fault per 4 kB, and a file cut short
         # meanwhile ends the loop where a mapping would end the process.
         buffer = memoryview(bytearray(min(PIECE, max(os.fstat(file.fileno()).st_size, 1))))

@@ -18,14 +18,17 @@ How values become columns
   scalars, else a null column.
 """
 
+# ruff: noqa: SLF001 - what pandas' arrays hold inside is what is stored
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator
 
     import numpy as np
     import numpy.typing as npt
@@ -216,7 +219,8 @@ def _missing_kinds(values: list[object], kinds: set[type]) -> Array | None:
         numbers.setdefault(type(thing), number)
     if not kinds <= set(numbers):
         return None
-    if float in kinds and not all(value is np.nan for value in values if type(value) is float):
+    nan = objects[MISSING.index("nan")]
+    if float in kinds and any(value is not nan for value in values if type(value) is float):
         return None  # another NaN, or a number
     return np.fromiter((numbers[type(value)] for value in values), dtype=np.int8, count=len(values))
 
@@ -345,13 +349,14 @@ def column_names(labels: Iterable[Hashable]) -> list[str]:
 
 
 def _meta(rows: int, shape: Iterable[int], fields: Iterable[Field], **more: Json) -> dict[str, Json]:
-    columns: list[Json] = []
-    total = 0
-    for one in fields:
-        total += 1
-        if total <= NAMED:
-            columns.append({"name": one.name, "dtype": one.dtype} | ({"note": one.note} if one.note else {}))
-    return {"rows": rows, "shape": list(shape), "columns": columns, "total_columns": total, **more}
+    described = list(fields)
+    columns: list[Json] = [_column(one) for one in described[:NAMED]]
+    return {"rows": rows, "shape": list(shape), "columns": columns, "total_columns": len(described), **more}
+
+
+def _column(one: Field) -> dict[str, Json]:
+    described: dict[str, Json] = {"name": one.name, "dtype": one.dtype}
+    return described | {"note": one.note} if one.note else described
 
 
 def _of_array(array: Array, canon: Canon) -> Table:
@@ -367,6 +372,10 @@ def _of_array(array: Array, canon: Canon) -> Table:
     return Table(rows, fields, _meta(rows, array.shape, fields, dtype=str(array.dtype)))
 
 
+_TABLE = 2
+"""Dimensions of what has rows and columns."""
+
+
 def _array_fields(array: Array, canon: Canon) -> Iterator[Field]:
     dtype = str(array.dtype)
     if array.dtype.names and array.ndim == 1:
@@ -377,7 +386,7 @@ def _array_fields(array: Array, canon: Canon) -> Iterator[Field]:
     elif array.ndim <= 1:
         leaf, note = numpy_leaf(array.reshape(-1), canon)
         yield Field("value", leaf, dtype, note)
-    elif array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous and array.shape[1] <= NAMED:
+    elif array.ndim == _TABLE and array.flags.f_contiguous and not array.flags.c_contiguous and array.shape[1] <= NAMED:
         for number in range(array.shape[1]):
             leaf, note = numpy_leaf(array[:, number], canon)
             yield Field(str(number), leaf, dtype, note)
@@ -402,9 +411,7 @@ def _lists(array: Array, canon: Canon) -> tuple[Leaf, str]:
 
 def _of_arrow_table(value: pa.Table | pa.RecordBatch, canon: Canon) -> Table:
     names = column_names(value.schema.names)
-    fields = tuple(
-        Field(name, *_described(column, canon)) for name, column in zip(names, value.columns, strict=True)
-    )
+    fields = tuple(Field(name, *_described(column, canon)) for name, column in zip(names, value.columns, strict=True))
     return Table(value.num_rows, fields, _meta(value.num_rows, (value.num_rows, len(names)), fields))
 
 
@@ -466,7 +473,8 @@ def _of_pandas(value: Any, canon: Canon) -> Table:
         fields = tuple(_level_fields(value, canon, "value"))
         return Table(len(value), fields, _meta(len(value), value.shape, fields, dtype=str(value.dtype)))
     columns = [value.iloc[:, i] for i in range(value.shape[1])] if isinstance(value, pd.DataFrame) else [value]
-    labels = value.columns.tolist() if isinstance(value, pd.DataFrame) else ["value" if value.name is None else value.name]
+    own_name = ["value" if value.name is None else value.name] if isinstance(value, pd.Series) else []
+    labels = own_name or value.columns.tolist()
     index = [] if isinstance(value.index, pd.RangeIndex) else list(_level_fields(value.index, canon, INDEX_COLUMN))
     names = column_names([*(one.name for one in index), *labels])[len(index) :]
     own = []
@@ -500,32 +508,36 @@ def _level_fields(index: pd.Index, canon: Canon, name: str) -> Iterator[Field]:
 
 def pandas_leaf(array: Any, canon: Canon) -> tuple[Leaf, str]:
     """Return one pandas array as an Arrow column, and what it loses."""
+    for kind, form in _pandas_forms():
+        if isinstance(array, kind):
+            return form(array, canon)
+    if hasattr(array, "_mask") and hasattr(array, "_data"):
+        return _masked(array._data, array._mask, canon)
+    return _by_arrow(array, canon)
+
+
+_Form = Callable[[Any, Canon], tuple[Leaf, str]]
+
+
+@cache
+def _pandas_forms() -> tuple[tuple[type, _Form], ...]:
+    """Return the array classes whose memory, or meaning, other tools can be shown."""
     import numpy as np
     import pandas as pd
 
     arrays = pd.arrays
-    if isinstance(array, arrays.NumpyExtensionArray):
-        plain = array.to_numpy()
-        return numpy_leaf(plain, canon) if plain.ndim == 1 else _no_form(len(array), str(array.dtype))
-    if isinstance(array, arrays.ArrowExtensionArray):
-        return arrow_leaf(canon.array(array._pa_array))
-    if isinstance(array, pd.Categorical):
-        return _coded(np.asarray(array.codes), array.categories)
-    if isinstance(array, arrays.DatetimeArray):
-        return _moments(array.asi8, array.unit, array.tz)
-    if isinstance(array, arrays.TimedeltaArray):
-        return numpy_leaf(array.asi8.view(f"m8[{array.unit}]"), canon)
-    if isinstance(array, arrays.PeriodArray):
-        return _periods(array)
-    if isinstance(array, arrays.IntervalArray):
-        return _intervals(array)
-    if isinstance(array, arrays.SparseArray):
-        return _sparse(array, canon)
-    if isinstance(array, arrays.StringArray):
-        return numpy_leaf(np.asarray(array, dtype=object), canon)
-    if hasattr(array, "_mask") and hasattr(array, "_data"):
-        return _masked(array._data, array._mask, canon)
-    return _by_arrow(array, canon)
+    return (
+        # Text in Python's objects is a kind of NumPy array: first.
+        (arrays.StringArray, lambda array, canon: numpy_leaf(np.asarray(array, dtype=object), canon)),
+        (arrays.NumpyExtensionArray, lambda array, canon: numpy_leaf(array.to_numpy(), canon)),
+        (arrays.ArrowExtensionArray, lambda array, canon: arrow_leaf(canon.array(array._pa_array))),
+        (pd.Categorical, lambda array, _: _coded(np.asarray(array.codes), array.categories)),
+        (arrays.DatetimeArray, lambda array, _: _moments(array.asi8, array.unit, array.tz)),
+        (arrays.TimedeltaArray, lambda array, _: (_lengths(array.asi8, array.unit), "")),
+        (arrays.PeriodArray, lambda array, _: _periods(array)),
+        (arrays.IntervalArray, lambda array, _: _intervals(array)),
+        (arrays.SparseArray, _sparse),
+    )
 
 
 def _by_arrow(array: Any, canon: Canon) -> tuple[Leaf, str]:
@@ -586,31 +598,45 @@ def _widened(array: pa.Array) -> tuple[Leaf, str] | None:
 
 def numpy_leaf(array: Array, canon: Canon) -> tuple[Leaf, str]:
     """Return a one-dimensional NumPy array as a column, and what it loses."""
+    kind = array.dtype.kind
+    if kind == "O":
+        return _objects(array, canon)
+    if kind in "SUT":
+        return _by_arrow(array.astype(object) if kind == "T" else array, canon)
+    if kind == "M":
+        return _moments_of(array)
+    if kind == "m":
+        return _spans(array)
+    if kind == "b":
+        return _plain("bool_", len(array), _packed(len(array), lambda part: array[part])), ""
+    return _floats(array) if kind in "iuf" else _bytes(array)
+
+
+def _floats(array: Array) -> tuple[Leaf, str]:
+    """Return numbers as they are where tools can read them, else as the nearest that they can."""
     import numpy as np
 
     dtype, rows = array.dtype, len(array)
-    if dtype.kind == "O":
-        return _objects(array, canon)
-    if dtype.kind in "SUT":
-        return _by_arrow(array.astype(object) if dtype.kind == "T" else array, canon)
-    if dtype.kind == "M":
-        return _moments_of(array)
-    if dtype.kind == "m":
-        return _spans(array)
-    if dtype.kind == "b":
-        return _plain("bool_", rows, _packed(rows, lambda part: array[part])), ""
-    if dtype.kind == "c" and dtype.itemsize <= 16 and dtype.isnative:
+    if dtype.itemsize > _WIDEST:
+        return _plain("float64", rows, _cast(array, np.dtype("f8"))), "rounded to float64"
+    wanted = np.dtype("f4") if dtype.kind == "f" and dtype.itemsize < _NARROWEST_FLOAT else dtype.newbyteorder("=")
+    return _plain(wanted.name, rows, array if wanted == dtype and dtype.isnative else _cast(array, wanted)), ""
+
+
+_WIDEST = 8
+_NARROWEST_FLOAT = 4
+
+
+def _bytes(array: Array) -> tuple[Leaf, str]:
+    """Return complex numbers as pairs and plain bytes as they are."""
+    import pyarrow as pa
+
+    dtype, rows = array.dtype, len(array)
+    if dtype.kind == "c" and dtype.itemsize <= 2 * _WIDEST and dtype.isnative:
         return _pairs(array), "complex numbers as pairs"
     if dtype.kind == "V" and dtype.names is None and dtype.itemsize:
-        import pyarrow as pa
-
         return Leaf(pa.binary(dtype.itemsize), ((rows, 0),), (None, array)), ""
-    if dtype.kind not in "iuf":
-        return _no_form(rows, str(dtype))
-    wanted = np.dtype("f4") if dtype.itemsize == 2 and dtype.kind == "f" else dtype.newbyteorder("=")
-    if dtype.itemsize > 8:
-        return _plain("float64", rows, _cast(array, np.dtype("f8"))), "rounded to float64"
-    return _plain(wanted.name, rows, array if wanted == dtype and dtype.isnative else _cast(array, wanted)), ""
+    return _no_form(rows, str(dtype))
 
 
 def _plain(kind: str, rows: int, data: Array | Lazy) -> Leaf:
@@ -650,7 +676,7 @@ def _with_nulls(leaf: Leaf, nulls: int, valid: Callable[[slice], Array]) -> Leaf
 def _pairs(array: Array) -> Leaf:
     import pyarrow as pa
 
-    inner = pa.float32() if array.dtype.itemsize == 8 else pa.float64()
+    inner = pa.float32() if array.dtype.itemsize == _WIDEST else pa.float64()
     return Leaf(pa.list_(inner, 2), ((len(array), 0), (2 * len(array), 0)), (None, None, array))
 
 
@@ -703,7 +729,6 @@ def _moments_of(array: Array) -> tuple[Leaf, str]:
 
 def _spans(array: Array) -> tuple[Leaf, str]:
     import numpy as np
-    import pyarrow as pa
 
     unit, multiple = np.datetime_data(array.dtype)
     if not array.dtype.isnative or multiple != 1:
@@ -730,7 +755,7 @@ def _lengths(ticks: Ints, unit: str) -> Leaf:
 
 def _masked(data: Array, mask: Array, canon: Canon) -> tuple[Leaf, str]:
     leaf, note = numpy_leaf(data, canon)
-    if len(leaf.nodes) != 1 or len(leaf.buffers) != 2:
+    if len(leaf.nodes) != 1 or leaf.nested is not None:
         return _no_form(len(data), str(data.dtype))
     return _with_nulls(leaf, _count(len(data), lambda part: mask[part]), lambda part: ~mask[part]), note
 
@@ -822,12 +847,12 @@ def _objects(cells: Array, canon: Canon) -> tuple[Leaf, str]:
 
 
 def _scalars(cells: Array, canon: Canon) -> tuple[Leaf, str]:
-    import datetime
+    import datetime as dt
     import decimal
 
     import pyarrow as pa
 
-    plain = (*_SCALARS, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal)
+    plain = (*_SCALARS, dt.date, dt.time, dt.timedelta, decimal.Decimal)
     if not all(isinstance(cell, plain) for cell in cells):
         return _no_form(len(cells), "objects")
     texts = [None if cell is None else _as_text(cell) for cell in cells]

@@ -6,7 +6,7 @@ a value. ``getattr``, ``eval``, methods (a name with a dot) and functions that o
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import sys
 from functools import cache
 from importlib import import_module
@@ -14,10 +14,9 @@ from typing import Any
 
 from prefect_cache.errors import Untrusted
 
-_BUILTINS = "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple Ellipsis NotImplemented"
-
 _PLAIN: dict[str, str] = {
-    "builtins": _BUILTINS,
+    "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple "
+    "Ellipsis NotImplemented",
     "copyreg": "_reconstructor",
     "collections": "Counter OrderedDict deque",
     "datetime": "date datetime time timedelta timezone",
@@ -41,21 +40,25 @@ _PLAIN: dict[str, str] = {
     "numpy.core.multiarray": "scalar",
 }
 
-_PANDAS_FUNCTIONS = (
-    "_new_Index _new_DatetimeIndex _new_TimedeltaIndex _new_PeriodIndex _new_IntervalIndex _unpickle_block __pyx_unpickle_NDArrayBacked "
-    "__pyx_unpickle_IntervalMixin _unpickle_timestamp _timedelta_unpickle _nat_unpickle __nat_unpickle NA NaT NAType NaTType "
-    "FrozenList Flags IntIndex BlockIndex __pyx_unpickle_BlockManager __pyx_unpickle_Block "
-    "__pyx_unpickle_BlockPlacement BlockPlacement"
-).split()
+_PANDAS_FUNCTIONS = frozenset(
+    """
+    _new_Index _new_DatetimeIndex _new_TimedeltaIndex _new_PeriodIndex _new_IntervalIndex _unpickle_block
+    __pyx_unpickle_NDArrayBacked __pyx_unpickle_IntervalMixin _unpickle_timestamp _timedelta_unpickle
+    _nat_unpickle __nat_unpickle NA NaT NAType NaTType FrozenList Flags IntIndex BlockIndex
+    __pyx_unpickle_BlockManager __pyx_unpickle_Block __pyx_unpickle_BlockPlacement BlockPlacement
+    """.split()  # noqa: SIM905 - a page of names reads better
+)
 
-_ARROW = (
-    "_reconstruct_record_batch _reconstruct_table _restore_array binary binary_view bool_ chunked_array date32 date64 "
-    "decimal128 decimal256 decimal32 decimal64 dictionary duration field fixed_shape_tensor float16 float32 float64 int16 "
-    "int32 int64 int8 json_ large_binary large_list large_list_view large_string list_ list_view map_ "
-    "month_day_nano_interval null opaque py_buffer run_end_encoded scalar schema sparse_union dense_union string "
-    "string_view struct time32 time64 timestamp type_for_alias uint16 uint32 uint64 uint8 union uuid bool8 "
-    "KeyValueMetadata MonthDayNano"
-).split()
+_ARROW = frozenset(
+    """
+    _reconstruct_record_batch _reconstruct_table _restore_array binary binary_view bool_ chunked_array date32
+    date64 decimal128 decimal256 decimal32 decimal64 dictionary duration field fixed_shape_tensor float16
+    float32 float64 int16 int32 int64 int8 json_ large_binary large_list large_list_view large_string list_
+    list_view map_ month_day_nano_interval null opaque py_buffer run_end_encoded scalar schema sparse_union
+    dense_union string string_view struct time32 time64 timestamp type_for_alias uint16 uint32 uint64 uint8
+    union uuid bool8 KeyValueMetadata MonthDayNano
+    """.split()  # noqa: SIM905 - a page of names reads better
+)
 
 _PANDAS_PLACES = ("pandas", "pandas.arrays", "pandas.core.", "pandas._libs.", "pandas.tseries.")
 
@@ -94,9 +97,9 @@ def _is_data(module: str, name: str, found: object) -> bool:
 def _pandas_classes() -> tuple[type, ...]:
     import pandas as pd
 
-    series = pd.Series([0.0])
     # The classes inside of a frame are private: found by what they are instead of by name.
-    managers = {type(pd.DataFrame()._mgr), type(series._mgr), type(series._mgr.blocks[0]).__mro__[-2]}
+    frame, series = vars(pd.DataFrame())["_mgr"], vars(pd.Series([0.0]))["_mgr"]
+    managers = {type(frame), type(series), type(series.blocks[0]).__mro__[-2]}
     scalars = (pd.Interval, pd.Period, pd.Timestamp, pd.Timedelta, pd.offsets.BaseOffset)
     return (
         *(pd.DataFrame, pd.Series, pd.Index, pd.api.extensions.ExtensionArray, pd.api.extensions.ExtensionDtype),
@@ -123,7 +126,7 @@ def _allowed(module: str, name: str) -> bool:
 
 def _is_pytz(thing: object) -> bool:
     """Tell whether this is a zone class of pytz: made when it is asked for, pickled by the zone's name."""
-    return isinstance(thing, type) and issubclass(thing, datetime.tzinfo) and thing.__module__.startswith("pytz")
+    return isinstance(thing, type) and issubclass(thing, dt.tzinfo) and thing.__module__.startswith("pytz")
 
 
 def is_allowed(thing: object) -> bool:

@@ -7,7 +7,6 @@ while it is in the processor's cache. :func:`open_file` maps what was written, p
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import mmap
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
 
 ALIGNMENT = 64
+_WORD = 8
+_TABLE = 2
 _OVERLAPS = 4
 """How many regions are asked for some memory: they overlap where a value holds two views of one array."""
 
@@ -77,14 +78,8 @@ class Body:
         With `columns`, the rows of a two-dimensional array will each start at a multiple of 8, in C order: it is a
         pandas block, whose rows are the frame's columns.
         """
-        if columns:
-            step = array.shape[1] * array.itemsize
-            step += -step % ALIGNMENT if step % 8 else 0
-            strides = (step, array.itemsize)
-            size = array.shape[0] * step
-        else:
-            strides = _dense_strides(array)
-            size = array.nbytes
+        strides = _column_strides(array) if columns else _dense_strides(array)
+        size = array.shape[0] * strides[0] if columns else array.nbytes
         number = self._place(array, size, strides)
         self._starts.append((_span(array)[0], number))
         self._sorted = False
@@ -133,7 +128,7 @@ class Body:
 
 def _column(view: Array, ahead: int, source: Array, region: Region) -> Extent | None:
     """Return where one row of a block lies."""
-    if source.ndim != 2 or view.ndim != 1 or view.itemsize != source.itemsize or len(view) != source.shape[1]:
+    if source.ndim != _TABLE or view.ndim != 1 or view.itemsize != source.itemsize or len(view) != source.shape[1]:
         return None
     step = source.strides[0] if source.shape[0] > 1 else 1
     aligned = len(view) <= 1 or view.strides[0] == source.strides[1]
@@ -170,6 +165,12 @@ def _c_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+def _column_strides(array: Array) -> tuple[int, ...]:
+    """Return the strides of a block whose rows each start where Arrow wants a column to start."""
+    step = array.shape[1] * array.itemsize
+    return (step + (-step % ALIGNMENT if step % _WORD else 0), array.itemsize)
+
+
 def _dense_strides(array: Array) -> tuple[int, ...]:
     """Return the strides of an array's dense copy in its own memory order."""
     order = memory_order(array)
@@ -178,9 +179,6 @@ def _dense_strides(array: Array) -> tuple[int, ...]:
 
 
 # ---------------------------------------------------------------- to the disk
-
-
-
 
 
 def write_file(
@@ -202,8 +200,7 @@ def write_file(
         finally:
             os.close(file)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        path.unlink(missing_ok=True)
         raise
     return sink.tree, size
 
@@ -261,7 +258,7 @@ class _Sink:
         if self._progress is not None:
             self._progress(self.tree.size, self._size)
 
-    def scatter(self, pieces: Iterator[tuple[int, Array]], size: int) -> None:
+    def scatter(self, pieces: Iterator[tuple[int, Bytes]], size: int) -> None:
         """Write pieces at offsets from here, in any order, `size` bytes in all; then digest what was written.
 
         Reading back from the page cache costs a copy at memory speed; keeping what is transposed until its turn
@@ -270,7 +267,7 @@ class _Sink:
         self.flush()
         start = self.position
         for offset, piece in pieces:
-            _write_all(self._file, memoryview(piece).cast("B"), start + offset)
+            _write_all(self._file, piece.data, start + offset)
         buffer = memoryview(bytearray(min(PIECE, size)))
         for at in range(start, start + size, PIECE):
             view = buffer[: min(PIECE, start + size - at)]
@@ -292,10 +289,18 @@ def _write_region(sink: _Sink, region: Region) -> None:
     if isinstance(source, Lazy):
         for chunk in source.make():
             sink.write(_as_bytes(np.ascontiguousarray(chunk)))
-    elif source.ndim == 2 and region.strides[1] == source.itemsize and region.strides[0] >= source.shape[1] * source.itemsize:
+    elif _is_rows(source, region):
         _write_rows(sink, source, region)
     else:
         _write_dense(sink, source.transpose(memory_order(source)))
+
+
+def _is_rows(source: Array, region: Region) -> bool:
+    """Tell whether an array goes to the file row by row."""
+    if source.ndim != _TABLE:
+        return False
+    step, width = region.strides
+    return width == source.itemsize and step >= source.shape[1] * source.itemsize
 
 
 def _write_rows(sink: _Sink, source: Array, region: Region) -> None:
@@ -312,7 +317,7 @@ def _write_rows(sink: _Sink, source: Array, region: Region) -> None:
             sink.write(padding)
 
 
-def _tiles(source: Array, step: int) -> Iterator[tuple[int, Array]]:
+def _tiles(source: Array, step: int) -> Iterator[tuple[int, Bytes]]:
     """Yield a block that lies the other way round as runs of its rows, transposed a tile at a time."""
     rows, width = source.shape
     across = max(TILE // (rows * source.itemsize), 1)

@@ -159,7 +159,7 @@ def parse_batch(message: bytes | memoryview) -> tuple[Batch, Extent]:
 
 
 def locate(read: Reader, size: int) -> Opened:
-    """Return the schema's metadata and the body's place in a file of `size` bytes; raise Damaged when it is not whole."""
+    """Return the schema's metadata and the body's place; raise Damaged where a file of `size` bytes is not whole."""
     try:
         return _locate(read, size)
     except (struct.error, IndexError, UnicodeDecodeError, OverflowError, MemoryError) as error:

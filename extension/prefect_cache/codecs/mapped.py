@@ -27,7 +27,6 @@ from prefect_cache.frames import NOTE, Canon, Lazy, table_of
 from prefect_cache.model import FORMAT
 
 if TYPE_CHECKING:
-    import pickle
     from collections.abc import Callable, Mapping, MutableMapping
     from pathlib import Path
 
@@ -191,8 +190,7 @@ def read(
     mapped = open_file(path)
     try:
         header, bones = _bones(mapped)
-        if header.get("needs_trust") and not trusted:
-            raise Untrusted("it holds objects of the user's own")
+        _check_trust(header, trusted=trusted)
         regions = header["regions"]
         # A signed manifest that does not speak of a need for trust rules it out: were the file forged, then in vain.
         listed = not trusted or bool(meta and not meta.get("needs_trust"))
@@ -201,6 +199,11 @@ def read(
         )
     except (Damaged, Untrusted) as error:
         raise type(error)(f"{path.name}: {error.message}", remedy=error.remedy) from error
+
+
+def _check_trust(header: Mapping[str, Any], *, trusted: bool) -> None:
+    if header.get("needs_trust") and not trusted:
+        raise Untrusted("it holds objects of the user's own", remedy="trust the key that signed it, or run the cell")
 
 
 def _digest(header: bytes, bones: Any) -> bytes:

@@ -8,6 +8,7 @@ A pickle is a program. It is read through a list of constructors that can do not
 the caller says that the file is trusted; what is on the list is decided in :mod:`prefect_cache.codecs.allowed`.
 """
 
+# ruff: noqa: FBT001, SLF001 - a skeleton calls by position; private state is what is to be kept
 from __future__ import annotations
 
 import copyreg
@@ -40,6 +41,14 @@ LARGE = 2048
 """Bytes from which a buffer goes to the body."""
 
 PROTOCOL = 5
+
+_TABLE = 2
+
+_MASKED = {
+    *("_fill_value", "_hardmask", "_data", "_mask", "_sharedmask"),
+    *("_basedict", "_optinfo", "_baseclass", "_isfield"),
+}
+"""What a masked array has to itself."""
 
 
 class Builder:
@@ -89,7 +98,10 @@ class Builder:
 
     def dtype(self, given: Any, align: bool, metadata: Mapping[str, object] | None = None) -> np.dtype[Any]:
         """Return a dtype from what :func:`_dtype_form` made of it."""
-        return np.dtype(given, align=align, metadata=metadata) if metadata else np.dtype(given, align=align)
+        made: np.dtype[Any] = (
+            np.dtype(given, align=align, metadata=dict(metadata)) if metadata else np.dtype(given, align)
+        )
+        return made
 
     def objects(self, shape: tuple[int, ...], fortran: bool) -> Array:
         """Return an array for objects, not yet filled: a cell may hold the array itself."""
@@ -267,7 +279,7 @@ class _Planner:
         return Builder.array, (number, form, array.shape, region.strides, array.flags.writeable)
 
     def _objects(self, array: Array) -> Reduced:
-        rows = array.reshape(-1, array.shape[-1]) if array.ndim == 2 and array.size else array.reshape(1, -1)
+        rows = array.reshape(-1, array.shape[-1]) if array.ndim == _TABLE and array.size else array.reshape(1, -1)
         # Object cells are pickled before anything is written, so what they say of memory is said once.
         self.kept.append(rows)
         state = [self._object_row(row) for row in rows] if array.size else [([], None)]
@@ -286,13 +298,12 @@ class _Planner:
 
     def _masked(self, array: Any) -> Reduced:
         mask = array.mask if array.mask is np.ma.nomask else np.asarray(array.mask)
-        plain = {"_fill_value", "_hardmask", "_data", "_mask", "_sharedmask", "_basedict", "_optinfo", "_baseclass", "_isfield"}
-        if set(vars(array)) - plain or array._optinfo or array._baseclass is not np.ndarray:
+        if set(vars(array)) - _MASKED or array._optinfo or array._baseclass is not np.ndarray:
             return tuple(array.__reduce__())
         return Builder.masked, (array.data.view(np.ndarray), mask, array._fill_value, array._hardmask)
 
     def _manager(self, manager: Any) -> Any:
-        self.blocks.update(id(block.values) for block in manager.blocks if getattr(block.values, "ndim", 0) == 2)
+        self.blocks.update(id(block.values) for block in manager.blocks if getattr(block.values, "ndim", 0) == _TABLE)
         return NotImplemented
 
     def _buffer(self, buffer: Any) -> Reduced:
@@ -321,7 +332,8 @@ class _Planner:
         return copyreg.__newobj__, (type(array),), state  # type: ignore[attr-defined]
 
     def _polars_frame(self, frame: Any) -> Reduced:
-        columns = [self._polars_column(*pair) for pair in zip(frame.get_columns(), self.canon.polars(frame), strict=True)]
+        pairs = zip(frame.get_columns(), self.canon.polars(frame), strict=True)
+        columns = [self._polars_column(*pair) for pair in pairs]
         return Builder.polars, (frame.columns, columns)
 
     def _polars_series(self, series: Any) -> Reduced:
@@ -351,8 +363,8 @@ def _records(array: Array) -> Any:
     """Return records with objects in them field by field; arrays of any other kind as NumPy keeps them."""
     if array.dtype.names is None:
         return array.__reduce_ex__(PROTOCOL)
-    fields = [array[name] for name in array.dtype.names]
-    return Builder.records, (array.dtype, array.shape), (fields, array.flags.writeable), None, None, Builder.fill_records
+    state = ([array[name] for name in array.dtype.names], array.flags.writeable)
+    return Builder.records, (array.dtype, array.shape), state, None, None, Builder.fill_records
 
 
 def _dense(array: Array) -> tuple[int, ...]:
@@ -361,25 +373,32 @@ def _dense(array: Array) -> tuple[int, ...]:
     return tuple(strides[order.index(axis)] for axis in range(array.ndim))
 
 
+_TITLED = 2
+"""Parts of a field's description, beyond which stands a title."""
+
+_USERS = 2
+"""What NumPy says of dtypes that another package brings."""
+
+
 def _dtype(dtype: np.dtype[Any]) -> Any:
     """Return a dtype by its description: NumPy's own pickle sets flags that must not come from a file."""
     metadata = dict(dtype.metadata) if dtype.metadata else None
     if dtype.isbuiltin == 1:
         return Builder.dtype, (dtype.str, False, metadata)
     if dtype.names is not None:
-        fields = dtype.fields or {}
+        fields: Mapping[str, Any] = dtype.fields or {}
         names = list(dtype.names)
         form: dict[str, Any] = {
             "names": names,
             "formats": [fields[name][0] for name in names],
             "offsets": [fields[name][1] for name in names],
-            "titles": [fields[name][2] if len(fields[name]) > 2 else None for name in names],
+            "titles": [fields[name][2] if len(fields[name]) > _TITLED else None for name in names],
             "itemsize": dtype.itemsize,
         }
         return Builder.dtype, (form, dtype.isalignedstruct, metadata)
     if dtype.subdtype is not None:
         return Builder.dtype, (dtype.subdtype, False, metadata)
-    if dtype.kind in "biufcmMSUVO" and dtype.isbuiltin != 2 and np.dtype(dtype.str) == dtype:
+    if dtype.kind in "biufcmMSUVO" and dtype.isbuiltin != _USERS and np.dtype(dtype.str) == dtype:
         return Builder.dtype, (dtype.str, False, metadata)
     return NotImplemented
 
