@@ -7,20 +7,18 @@ import multiprocessing
 import os
 import random
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from stores import content_of, key_of, save
 
 from prefect_cache.model import Retention
 from prefect_cache.store import Store
+from stores import content_of, key_of, save
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
-
-    from stores import Content
+    from pathlib import Path
 
     from prefect_cache.model import Entry
+    from stores import Content
 
 State = dict[str, str]
 """Which version of its content each entry has."""
@@ -100,7 +98,9 @@ class Worker:
     def put(self, key: str, seen: str) -> None:
         version = self.version()
         before = {entry.digest: entry for entry in self.store.variants(key)}
-        same = [name for name, entry in before.items() if bool(entry.manifest.observed) == bool(seen) and _saw(entry, seen)]
+        same = [
+            name for name, entry in before.items() if bool(entry.manifest.observed) == bool(seen) and _saw(entry, seen)
+        ]
         free = [name for name in (key, *(f"{key}-{n}" for n in range(1, 8))) if name not in before]
         self.intend({**self.state, (same or free)[0]: version})
         save(self.store, key, content(version), name=version, seen=seen)

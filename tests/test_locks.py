@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from stores import key_of, save
 
 from prefect_cache.store import Store, locks
 from prefect_cache.store.locks import Busy, acquire, one_at_a_time
+from stores import key_of, save
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOLDER = """
 import sys, time

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_cache.model import Retention
 from prefect_cache.store import retention as retentions
 from prefect_cache.store.retention import BLOCK, JUST_USED, Candidate, choose, default_limit, grace_bytes, value
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 NOW = 1e9
 MB = 10**6
@@ -30,7 +34,10 @@ def candidate(
     return Candidate(name, size if alone is None else alone, size, seconds, NOW - unused, expires, pinned)
 
 
-def chosen(candidates: list[Candidate], *, limit: int, retention: Retention = Retention(), total: int | None = None) -> list[str]:  # noqa: B008
+def chosen(
+    candidates: list[Candidate], *, limit: int, retention: Retention | None = None, total: int | None = None
+) -> list[str]:
+    retention = retention or Retention()
     total = sum(c.size for c in candidates) if total is None else total
     victims, _ = choose(candidates, {}, total=total, limit=limit, retention=retention, now=NOW)
     return [victim.candidate.name for victim in victims]

@@ -8,12 +8,12 @@ import stat
 from pathlib import Path
 
 import pytest
-from stores import content_of, contents, key_of, manifest_of, output, save, write
 
 from prefect_cache.digests import PIECE
 from prefect_cache.errors import Damaged, NotFound, StoreUnwritable
 from prefect_cache.model import Problem, Retention
 from prefect_cache.store import Store
+from stores import content_of, contents, key_of, manifest_of, output, save, write
 
 LARGE = b"0123456789abcdef" * 512
 
@@ -99,17 +99,22 @@ class TestSaving:
         assert len(store.variants(key_of(1))) == len(entries)
 
     def test_a_draft_that_is_not_published_leaves_nothing(self, store: Store, store_root: Path) -> None:
-        with pytest.raises(KeyboardInterrupt), store.draft(key_of(1)) as draft:
-            output(draft.path, "a.bin", LARGE)
-            raise KeyboardInterrupt
+        def interrupted() -> None:
+            with store.draft(key_of(1)) as draft:
+                output(draft.path, "a.bin", LARGE)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
         assert list((store_root / "drafts").iterdir()) == []
         assert store.variants(key_of(1)) == ()
 
     def test_every_file_must_be_listed(self, store: Store) -> None:
-        with store.draft(key_of(1)) as draft, pytest.raises(ValueError, match=r"b\.bin"):
+        with store.draft(key_of(1)) as draft:
             listed = output(draft.path, "a.bin", b"a")
             output(draft.path, "b.bin", b"b")
-            store.publish(draft, manifest_of(key_of(1), (listed,)))
+            with pytest.raises(ValueError, match=r"b\.bin"):
+                store.publish(draft, manifest_of(key_of(1), (listed,)))
 
     def test_names_never_become_paths(self, store: Store, store_root: Path) -> None:
         entry = save(store, key_of(1), {}, name="../../evil\x00name")
@@ -379,13 +384,16 @@ class TestUnusualRoots:
         assert store.variants(key_of(2)) == (entry,)
 
     def test_deleted_while_a_draft_is_written(self, store: Store, store_root: Path) -> None:
-        with pytest.raises(StoreUnwritable, match="removed"), store.draft(key_of(1)) as draft:
+        with store.draft(key_of(1)) as draft:
             manifest = write(draft, {"a.bin": b"a"})
             shutil.rmtree(store_root)
-            store.publish(draft, manifest)
+            with pytest.raises(StoreUnwritable, match="removed"):
+                store.publish(draft, manifest)
         save(store, key_of(1), {"a.bin": b"b"})
 
-    def test_an_entry_that_is_a_link_elsewhere_is_none(self, store: Store, problems: list[Problem], tmp_path: Path) -> None:
+    def test_an_entry_that_is_a_link_elsewhere_is_none(
+        self, store: Store, problems: list[Problem], tmp_path: Path
+    ) -> None:
         entry = save(store, key_of(1), {})
         shutil.move(entry.path, tmp_path / "elsewhere")
         entry.path.symlink_to(tmp_path / "elsewhere")
@@ -427,7 +435,9 @@ class TestChecking:
         assert seen[-1][0] == 3 * PIECE + len(LARGE)
         assert all(done <= total for done, total in seen)
 
-    def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_are_not(self, store: Store, store_root: Path) -> None:
+    def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_are_not(
+        self, store: Store, store_root: Path
+    ) -> None:
         with store.draft(key_of(1)) as draft:
             dead = store_root / "drafts" / "0-1-dead"
             dead.mkdir()

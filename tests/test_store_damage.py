@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import Content, content_of, key_of, save
 
 from prefect_cache.digests import PIECE
 from prefect_cache.errors import Damaged, NotFound
-from prefect_cache.model import Manifest
 from prefect_cache.store import Store, Trust
-from prefect_cache.store.publish import System
+from stores import Content, Unflushed, content_of, key_of, save
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prefect_cache.model import Manifest
 
 LARGE = bytes(range(256)) * (2 * PIECE // 256) + b"the end"
 CONTENTS: dict[str, Content] = {
@@ -25,10 +28,6 @@ CONTENTS: dict[str, Content] = {
     key_of(3): {"large.bin": LARGE, "empty.bin": b""},
     key_of(4): {},
 }
-
-
-class Unflushed(System):
-    fsync = staticmethod(lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +175,9 @@ def test_something_else_in_a_files_place(pristine: Path, damaged: Path, name: st
     _check(pristine, damaged, path)
 
 
-@pytest.mark.parametrize("names", [("small.bin", "other.bin"), ("manifest.json", "manifest.json"), ("signature", "signature")])
+@pytest.mark.parametrize(
+    "names", [("small.bin", "other.bin"), ("manifest.json", "manifest.json"), ("signature", "signature")]
+)
 def test_files_swapped_between_entries(pristine: Path, damaged: Path, names: tuple[str, str]) -> None:
     _restore_copy(pristine, damaged)
     one, two = damaged / "entries" / key_of(1) / names[0], damaged / "entries" / key_of(2) / names[1]

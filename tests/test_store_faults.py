@@ -6,17 +6,19 @@ import errno
 import os
 import subprocess
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from stores import Content, contents, key_of, save
 
 from prefect_cache.errors import StoreUnwritable
 from prefect_cache.model import Retention
 from prefect_cache.store import Store, locks
 from prefect_cache.store.publish import System
+from stores import Content, Unflushed, contents, key_of, save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 SHARED = b"in two entries " * 1000
 OLD: Content = {"a.bin": b"old", "shared.bin": SHARED}
@@ -34,10 +36,12 @@ class Faulty(System):
     def __init__(self, number: int, fault: BaseException | None, *, lasting: bool, exchanges: bool = True) -> None:
         self.calls = 0
         for name in CALLS:
-            call = getattr(Unflushed, name) if exchanges or name != "exchange" else _no_exchange
+            call = getattr(Unflushed(), name) if exchanges or name != "exchange" else _no_exchange
             setattr(self, name, self._faulty(call, number, fault, lasting))
 
-    def _faulty(self, call: Callable[..., Any], number: int, fault: BaseException | None, lasting: bool) -> Callable[..., Any]:
+    def _faulty(
+        self, call: Callable[..., Any], number: int, fault: BaseException | None, lasting: bool
+    ) -> Callable[..., Any]:
         def act(*arguments: Any) -> Any:
             self.calls += 1
             struck = self.calls == number or (lasting and self.calls > number)
@@ -48,12 +52,6 @@ class Faulty(System):
             return call(*arguments)
 
         return act
-
-
-class Unflushed(System):
-    """Writes as ever and flushes nothing: no test can cut the power."""
-
-    fsync = staticmethod(lambda _: None)
 
 
 def _no_exchange(one: Path, other: Path) -> None:
@@ -190,9 +188,14 @@ def test_a_codecs_fault_is_the_stores(tmp_path: Path) -> None:
     """A disk that fills while a codec writes is told as such, and gives up what could be undone."""
     _prepare(tmp_path)
     store = Store(tmp_path, RETENTION)
-    with pytest.raises(StoreUnwritable, match="full"), store.draft(key_of(5)) as draft:
-        (draft.path / "a.bin").write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write() -> None:
+        with store.draft(key_of(5)) as draft:
+            (draft.path / "a.bin").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StoreUnwritable, match="full"):
+        write()
     assert store.undo() == ()
     assert contents(store) == BEFORE
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
-from stores import Content, content_of, key_of, save
 
 from prefect_cache.model import Entry, Retention
 from prefect_cache.store import Store, Trust
-from prefect_cache.store.publish import System
+from stores import Content, Unflushed, content_of, key_of, save
 
 KEYS = st.integers(0, 3)
 SEEN = st.sampled_from(["", "csv 1", "csv 2"])
@@ -22,10 +21,6 @@ CONTENTS = st.dictionaries(
     st.sampled_from([b"", b"small", b"large " * 2000, b"other " * 2000]),
     max_size=3,
 )
-
-
-class Unflushed(System):
-    fsync = staticmethod(lambda _: None)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -68,7 +63,9 @@ class StoreMachine(RuleBasedStateMachine):
     def find(self, which: tuple[str, str]) -> Entry | None:
         for entry in self.store.variants(which[0]):
             observed = entry.manifest.observed
-            if [seen.digest for seen in observed] == [_digest(which[1])] * len(observed) and bool(observed) == bool(which[1]):
+            if [seen.digest for seen in observed] == [_digest(which[1])] * len(observed) and bool(observed) == bool(
+                which[1]
+            ):
                 return entry
         return None
 
@@ -151,7 +148,9 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def the_catalog_agrees(self) -> None:
         catalog = self.store.catalog()
-        listed = {(e.digest, e.size, e.hits, e.pinned, e.trusted, e.last_used, e.manifest.name) for e in catalog.entries}
+        listed = {
+            (e.digest, e.size, e.hits, e.pinned, e.trusted, e.last_used, e.manifest.name) for e in catalog.entries
+        }
         found = [entry for key in range(4) for entry in self.store.variants(key_of(key))]
         assert listed == {(e.digest, e.size, e.hits, e.pinned, e.trusted, e.last_used, e.manifest.name) for e in found}
         assert catalog.problems == ()

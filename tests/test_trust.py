@@ -6,15 +6,17 @@ import dataclasses
 import hashlib
 import os
 import stat
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from stores import content_of, key_of, manifest_of, output, save
 
 from prefect_cache.errors import Damaged, StoreUnwritable, Untrusted
 from prefect_cache.store import Store, Trust
 from prefect_cache.store.trust import default_key_file, trust
+from stores import content_of, key_of, manifest_of, output, save
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -113,9 +115,14 @@ class TestEntries:
         assert content_of(store, entry) == {"a.bin": b"abc"}
         trusted = {listed.digest: listed.trusted for listed in store.catalog().entries}
         assert trusted == {key_of(1): False, key_of(2): True}
-        assert {listed.digest: listed.trusted for listed in other.catalog().entries} == {key_of(1): True, key_of(2): False}
+        assert {listed.digest: listed.trusted for listed in other.catalog().entries} == {
+            key_of(1): True,
+            key_of(2): False,
+        }
 
-    @pytest.mark.parametrize("signature", [b"", b"hmac-sha256", b"\xff" * 99, b"hmac-sha256 0123456789abcdef " + b"0" * 64])
+    @pytest.mark.parametrize(
+        "signature", [b"", b"hmac-sha256", b"\xff" * 99, b"hmac-sha256 0123456789abcdef " + b"0" * 64]
+    )
     def test_without_a_good_signature_nobody_is_trusted(self, store: Store, signature: bytes) -> None:
         entry = save(store, key_of(1), {})
         (entry.path / "signature").write_bytes(signature)

@@ -116,6 +116,8 @@ def _store(asked: argparse.Namespace) -> Store:
 
 # Seeing
 
+WIDEST_NAME = 40
+
 SORTS: dict[str, Callable[[Entry], object]] = {
     "used": lambda entry: -entry.last_used,
     "made": lambda entry: -entry.manifest.run.started,
@@ -151,7 +153,8 @@ def _row(entry: Entry, now: float) -> tuple[str, ...]:
     run = entry.manifest.run
     marks = " ".join(word for word, is_so in (("pinned", entry.pinned), ("foreign", not entry.trusted)) if is_so)
     key = entry.digest[:12] + entry.digest[32:]
-    name = entry.manifest.name if len(entry.manifest.name) <= 40 else entry.manifest.name[:39] + "…"  # noqa: PLR2004 - a column
+    name = entry.manifest.name
+    name = name if len(name) <= WIDEST_NAME else name[: WIDEST_NAME - 1] + "…"
     made, used = age_text(run.started, now), age_text(entry.last_used, now)
     return key, name, size_text(entry.size), made, used, str(entry.hits), seconds_text(run.seconds), marks
 
@@ -519,8 +522,10 @@ def _parser() -> argparse.ArgumentParser:
     _take_results(pruning)
     pruning.add_argument("--dry-run", action="store_true", help="say what would go; evict nothing")
     pruning.add_argument("--max-size", type=_size, metavar="5GB", help="the size limit; else one that suits the disk")
-    pruning.add_argument("--max-age", type=_span, metavar="30d", help="evict what was unused for longer (s, m, h, d, w)")
-    first = "what goes first: the cheapest to compute again for its bytes and age (value), or the longest unused (lru)"
+    pruning.add_argument(
+        "--max-age", type=_span, metavar="30d", help="evict what was unused for longer (s, m, h, d, w)"
+    )
+    first = "what goes first: the cheapest to compute again for its size and age (value), or the longest unused (lru)"
     pruning.add_argument("--policy", choices=("value", "lru"), help=first)
     fix = "remove what is damaged, sweep leftovers, make the index again"
     command(check).add_argument("--fix", action="store_true", help=fix)

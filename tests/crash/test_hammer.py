@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from crashing import hammer, start, state
 
+from crashing import hammer, start, state
 from prefect_cache.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.timeout(600)

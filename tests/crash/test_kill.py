@@ -6,12 +6,15 @@ import json
 import os
 import random
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from crashing import FOREVER, SHARED, KEYS, State, start, state, work_until_killed
 
+from crashing import FOREVER, KEYS, SHARED, State, start, state, work_until_killed
 from prefect_cache.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MOST_SECONDS = 0.25
 """A process is killed at most so long after it began to change the store."""

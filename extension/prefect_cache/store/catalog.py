@@ -41,6 +41,8 @@ TOUCHED = "touched"
 PATIENCE = 5.0
 """Seconds to wait for a neighbour who writes the index, before going without."""
 
+NONE: dict[int, int] = {}
+
 LINKABLE = 4096
 """Bytes from which on a file is worth a hard link, and is counted by inode."""
 
@@ -226,8 +228,8 @@ class Index:
 
     def same_content(self, digest: str, size: int) -> list[tuple[str, str]]:
         """Return folder and file names that are said to hold a content."""
-        rows = self._database.execute("SELECT name, file FROM files WHERE digest = ? AND size = ? LIMIT 4", (digest, size))
-        return [(name, file) for name, file in rows]
+        query = "SELECT name, file FROM files WHERE digest = ? AND size = ? LIMIT 4"
+        return [(name, file) for name, file in self._database.execute(query, (digest, size))]
 
     def candidates(self) -> tuple[list[Candidate], Mapping[str, Sequence[File]]]:
         """Return what retention needs: every entry, and the files that several share."""
@@ -241,8 +243,7 @@ class Index:
             "SELECT name, size, seconds, last_used, expires, pinned FROM entries WHERE problem = ''"
         )
         candidates = [
-            Candidate(name, size - sum(shared[name].values()) if name in shared else size, size, seconds, used, expires, bool(pinned))
-            for name, size, seconds, used, expires, pinned in rows
+            Candidate(name, size - sum(shared.get(name, NONE).values()), size, *rest) for name, size, *rest in rows
         ]
         return candidates, {name: list(files.items()) for name, files in shared.items()}
 
@@ -264,13 +265,14 @@ class Index:
     def catalog(self, trusted: frozenset[str], *, limit: int = -1) -> Catalog:
         """Return entries in short, the last used first, and all problems."""
         folder = self._root / "entries"
-        problems = self._database.execute("SELECT name, problem, title, size FROM entries WHERE problem != '' ORDER BY name")
+        query = "SELECT name, problem, title, size FROM entries WHERE problem != '' ORDER BY name"
+        problems = self._database.execute(query)
         with _no_garbage_collection():
             entries = [_short(folder, row, trusted) for row in self._last_used(limit)]
         return Catalog(tuple(entries), tuple(Problem(folder / name, *what) for name, *what in problems))
 
     def _last_used(self, limit: int) -> list[tuple[Any, ...]]:
-        query = f"SELECT {', '.join(SHORT)} FROM entries WHERE problem = ''"
+        query = f"SELECT {', '.join(SHORT)} FROM entries WHERE problem = ''"  # noqa: S608 - ours
         if limit >= 0:
             names = "SELECT name FROM entries WHERE problem = '' ORDER BY last_used DESC LIMIT ?"
             rows = self._database.execute(f"{query} AND name IN ({names})", (limit,)).fetchall()
@@ -283,7 +285,7 @@ class Index:
     def short(self, names: Iterable[str], trusted: frozenset[str]) -> list[Entry]:
         """Return some entries in short, in the order in which they are named."""
         folder = self._root / "entries"
-        query = f"SELECT {', '.join(SHORT)} FROM entries WHERE problem = '' AND name = ?"
+        query = f"SELECT {', '.join(SHORT)} FROM entries WHERE problem = '' AND name = ?"  # noqa: S608 - ours
         rows = (self._database.execute(query, (name,)).fetchone() for name in names)
         return [_short(folder, row, trusted) for row in rows if row is not None]
 
@@ -396,7 +398,7 @@ def _make_tables(database: sqlite3.Connection) -> None:
     database.execute("BEGIN IMMEDIATE")
     try:
         if database.execute("PRAGMA user_version").fetchone() != (VERSION,):  # else a neighbour was first
-            for (kind, name) in database.execute("SELECT type, name FROM sqlite_master WHERE sql NOT NULL").fetchall():
+            for kind, name in database.execute("SELECT type, name FROM sqlite_master WHERE sql NOT NULL").fetchall():
                 database.execute(f'DROP {kind} IF EXISTS "{name}"')
             for statement in TABLES.split(";"):
                 database.execute(statement)

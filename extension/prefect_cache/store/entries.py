@@ -35,10 +35,10 @@ from prefect_cache.store import catalog as indexes
 from prefect_cache.store import locks, publish
 from prefect_cache.store import manifest as manifests
 from prefect_cache.store import retention as retentions
-from prefect_cache.store.manifest import HITS, MANIFEST, OURS, PINNED, SIGNATURE
-from prefect_cache.store.publish import Draft, System
 from prefect_cache.store.catalog import Index
 from prefect_cache.store.graveyard import Graveyard
+from prefect_cache.store.manifest import HITS, MANIFEST, OURS, PINNED, SIGNATURE
+from prefect_cache.store.publish import Draft, System
 from prefect_cache.store.trust import Trust
 from prefect_cache.store.verify import check_file, check_seal, seal
 from prefect_cache.units import size_text
@@ -55,6 +55,9 @@ VARIANTS = 8
 
 HOUSEKEEPING = 3600.0
 """Seconds after which a save also looks for entries that are too old, and for leftovers."""
+
+SHOWN = 4
+"""How many digests a message names where an address could be several."""
 
 ATTEMPTS = 100
 """How often a save tries again because a neighbour took the name it had chosen."""
@@ -127,7 +130,7 @@ def default_root() -> Path:
     """Return where the store is: ``PREFECT_CACHE_DIR``, else in the user's cache folder."""
     if named := os.environ.get(ROOT_VARIABLE):
         return Path(named).expanduser().absolute()
-    import platformdirs  # noqa: PLC0415 - a few milliseconds that a named store spares
+    import platformdirs
 
     return platformdirs.user_cache_path("prefect_cache")
 
@@ -205,8 +208,9 @@ class Store:
         if not names:
             raise NotFound(f"no entry is called {address!r}", remedy="`list` shows what there is")
         if len(names) > 1:
-            several = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")  # noqa: PLR2004 - a line's worth
-            raise NotFound(f"{address!r} could be any of {len(names)} entries: {several}", remedy="give more of the digest")
+            several = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            message = f"{address!r} could be any of {len(names)} entries: {several}"
+            raise NotFound(message, remedy="give more of the digest")
         return self._read(names[0])
 
     def find(self, address: str) -> tuple[Entry, ...]:
@@ -270,7 +274,7 @@ class Store:
         signer = self._signer(data, signature)
         # An entry never restored was last used when it was made.
         used, hits = _if_there(lambda: _uses(descriptor), (made, 0))
-        pinned = _if_there(lambda: bool(os.stat(PINNED, dir_fd=descriptor)), False)  # noqa: FBT003 - a value
+        pinned = _if_there(lambda: bool(os.stat(PINNED, dir_fd=descriptor)), otherwise=False)
         size = sum(output.size for output in manifest.outputs) + len(data) + len(signature)
         return Entry(manifest, folder, size, used, hits, pinned, bool(signer)), signer
 
@@ -363,7 +367,7 @@ class Store:
             message = "the manifest is of another key than the draft"
             raise ValueError(message)
         listed = {output.file: output for output in manifest.outputs}
-        if unlisted := set(os.listdir(draft.path)) - listed.keys():
+        if unlisted := {path.name for path in draft.path.iterdir()} - listed.keys():
             message = f"the manifest does not list {', '.join(sorted(unlisted))}"
             raise ValueError(message)
         for file, output in listed.items():
@@ -478,7 +482,7 @@ class Store:
     # State beside the manifest
 
     def touch(self, entry: Entry) -> None:
-        """Count a restore of an entry. It never fails: a store that is read-only, or an entry evicted meanwhile, lets it be."""
+        """Count a restore of an entry; where that cannot be (read-only, evicted meanwhile), let it be."""
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             descriptor = os.open(entry.path / HITS, flags, 0o600)
@@ -533,7 +537,10 @@ class Store:
         before = self._ask(lambda index: index.size())
         try:
             names = [entry.digest for entry, _ in victims]
-            moved = set(self._graveyard.bury(names) if undoable else self._graveyard.throw(self._entries / name for name in names))
+            if undoable:
+                moved = set(self._graveyard.bury(names))
+            else:
+                moved = set(self._graveyard.throw(self._entries / name for name in names))
             after = self._ask(lambda index: self._forget_and_size(index, moved))
             self._graveyard.empty_trash()
         except OSError as error:
@@ -569,7 +576,7 @@ class Store:
     # Retention
 
     def limit(self, used: int | None = None) -> int:
-        """Return the bytes that the store may take, where it takes `used` now (None: as much as when last looked at)."""
+        """Return the bytes that the store may take; `used` is what it takes now (None: as when last looked at)."""
         if self.retention.max_bytes is not None:
             return self.retention.max_bytes
         self._size = self._size if used is None else used
@@ -588,7 +595,7 @@ class Store:
             candidates, shared, total=total, limit=self.limit(total), retention=self.retention, now=now
         )
         entries = {entry.digest: entry for entry in index.short([v.candidate.name for v in victims], self._trusted())}
-        planned = [(entries[victim.candidate.name], victim.reason) for victim in victims if victim.candidate.name in entries]
+        planned = [(entries[v.candidate.name], v.reason) for v in victims if v.candidate.name in entries]
         return EvictionPlan(tuple(one for one in planned if not (one[0].path / PINNED).exists()), freed)
 
     def prune(self, plan: EvictionPlan | None = None) -> Eviction:
@@ -671,7 +678,7 @@ class Store:
         """
         names = sorted(indexes.folders(self._entries))
         found: list[Problem] = []
-        total = self._ask(lambda index: self._full_size(index))
+        total = self._ask(self._full_size)
         done = 0
 
         def step(count: int) -> None:
@@ -705,8 +712,9 @@ class Store:
             entry = self._read(name)
             self.check_files(entry, full=True, progress=step)
             listed = OURS | {output.file for output in entry.manifest.outputs}
-            if foreign := sorted(set(os.listdir(folder)) - listed):
-                return Problem(folder, f"holds {', '.join(foreign)}, which its manifest does not list", entry.manifest.name, entry.size)
+            if foreign := sorted({path.name for path in folder.iterdir()} - listed):
+                what = f"holds {', '.join(foreign)}, which its manifest does not list"
+                return Problem(folder, what, entry.manifest.name, entry.size)
         except manifests.OtherFormat as error:
             return Problem(folder, f"{OTHER_FORMAT}: {error.message}")
         except NotFound:
@@ -813,13 +821,13 @@ def _open_folder(folder: Path) -> int:
 
 def _is_at(descriptor: int, folder: Path) -> bool:
     """Tell whether an open folder still has its name."""
-    return _if_there(lambda: os.path.samestat(os.fstat(descriptor), folder.lstat()), False)  # noqa: FBT003 - a value
+    return _if_there(lambda: os.path.samestat(os.fstat(descriptor), folder.lstat()), otherwise=False)
 
 
 def _read(folder: int, name: str) -> bytes:
     # Never waits: whatever lies there under the name, a pipe included, is opened without blocking and refused.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(name, flags, dir_fd=folder), "rb") as file:
+    with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise Damaged(f"{name} is not a regular file")
         return file.read()

@@ -99,7 +99,7 @@ class Graveyard:
         return back
 
     def end_grace(self, seconds: float, budget: int) -> None:
-        """Remove the evictions that are older than some seconds, and the oldest of those that exceed a budget of bytes."""
+        """Remove the evictions that are older than some seconds, and the oldest ones that exceed a budget in bytes."""
         graves = self._graves()
         overdue = []
         for grave, made in graves:

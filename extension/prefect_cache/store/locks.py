@@ -12,7 +12,6 @@ import errno
 import os
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 try:
@@ -22,6 +21,7 @@ except ImportError:  # Windows: no lock is ever held there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from typing import Self
 
 LONGEST_NOTE = 1024
@@ -31,7 +31,7 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
-class Busy(BlockingIOError):  # noqa: N818 - a state of the world rather than a fault
+class Busy(BlockingIOError):
     """Another holder has the lock; `holder` describes it."""
 
     def __init__(self, holder: str) -> None:
@@ -116,10 +116,10 @@ def _flock(descriptor: int, *, wait: bool) -> None:
 def _same_file(descriptor: int, path: Path) -> bool:
     ours = os.fstat(descriptor)
     try:
-        there = os.stat(path)
+        there = path.stat()
     except FileNotFoundError:
         return False
-    return (ours.st_ino, ours.st_dev) == (there.st_ino, there.st_dev)
+    return os.path.samestat(ours, there)
 
 
 def _write_note(descriptor: int, note: str) -> None:

@@ -109,11 +109,11 @@ def remove_tree(system: System, path: Path) -> None:
         if not stat.S_ISDIR(status.st_mode):
             system.unlink(path)
             return
-        names = os.listdir(path)
+        inside = list(path.iterdir())
     except FileNotFoundError:
         return
-    for name in names:
-        remove_tree(system, path / name)
+    for below in inside:
+        remove_tree(system, below)
     with contextlib.suppress(FileNotFoundError):
         system.rmdir(path)
 
@@ -220,7 +220,7 @@ class Draft:
 
 
 def move_in(system: System, draft: Draft, place: Path, trash: Path) -> bool:
-    """Rename a draft to its place, what is there going to the trash; False where a neighbour changed the place meanwhile."""
+    """Rename a draft to its place, what is there going to the trash; False where a neighbour was faster."""
     try:
         if os.path.lexists(place):
             _replace(system, draft.path, place, trash / unique_name())
@@ -286,10 +286,10 @@ def leftovers(drafts: Path) -> list[Path]:
 
 def _drafts(drafts: Path) -> list[Path]:
     try:
-        names = os.listdir(drafts)
+        names = {path.name.removesuffix(".lock") for path in drafts.iterdir()}
     except OSError:
         return []
-    return [drafts / name for name in sorted({name.removesuffix(".lock") for name in names})]
+    return [drafts / name for name in sorted(names)]
 
 
 def _is_leftover(draft: Path) -> bool:
@@ -334,24 +334,27 @@ def sweep_drafts(system: System, drafts: Path) -> int:
 def explain(error: OSError, root: Path) -> StoreUnwritable:
     """Say in words why the store cannot be written, and what would change that."""
     known = error.errno or 0
-    reason, remedy = _REASONS.get(known, (error.strerror or str(error), "see `where`, or set PREFECT_CACHE_DIR elsewhere"))
-    if known in (errno.EACCES, errno.EPERM) and not os.access(root.parent if not root.exists() else root, os.W_OK):
+    reason, remedy = _REASONS.get(known, (error.strerror or str(error), ELSEWHERE))
+    if known in (errno.EACCES, errno.EPERM) and not os.access(root if root.exists() else root.parent, os.W_OK):
         reason = "its folder may not be written"
     unwritable = StoreUnwritable(f"the store {root} cannot be written: {reason}", remedy=remedy)
     unwritable.errno = error.errno
     return unwritable
 
 
+ELSEWHERE = "set PREFECT_CACHE_DIR to another folder"
+_CLEAR = f"free some space, for example by `prefect-cache prune --max-size`, or {ELSEWHERE}"
+_OWN = f"make the folder yours (chown, chmod u+rwx), or {ELSEWHERE}"
 _REASONS = {
-    errno.ENOSPC: ("the disk is full", "free some space (`prefect-cache prune` or `evict` help), or set PREFECT_CACHE_DIR elsewhere"),
-    errno.EDQUOT: ("your disk quota is used up", "free some space (`prefect-cache prune` or `evict` help), or set PREFECT_CACHE_DIR elsewhere"),
-    errno.EROFS: ("the file system is read-only", "set PREFECT_CACHE_DIR to a folder that can be written"),
-    errno.EACCES: ("permission denied", "make the folder yours (chown, chmod u+rwx), or set PREFECT_CACHE_DIR elsewhere"),
-    errno.EPERM: ("not permitted", "make the folder yours (chown, chmod u+rwx), or set PREFECT_CACHE_DIR elsewhere"),
-    errno.ENOTDIR: ("a part of its path is a file, not a folder", "set PREFECT_CACHE_DIR to a folder"),
-    errno.EEXIST: ("a file is in the place of a folder", "move that file away, or set PREFECT_CACHE_DIR elsewhere"),
-    errno.ENOENT: ("it was removed meanwhile, or the folder above it is not there", "run the cell again, or make that folder"),
-    errno.EIO: ("the disk reports an error", "check the disk, or set PREFECT_CACHE_DIR elsewhere"),
-    errno.ELOOP: ("its path is a link that leads nowhere", "set PREFECT_CACHE_DIR to a folder"),
+    errno.ENOSPC: ("the disk is full", _CLEAR),
+    errno.EDQUOT: ("your disk quota is used up", _CLEAR),
+    errno.EROFS: ("the file system is read-only", ELSEWHERE),
+    errno.EACCES: ("permission denied", _OWN),
+    errno.EPERM: ("not permitted", _OWN),
+    errno.ENOTDIR: ("a part of its path is a file, not a folder", ELSEWHERE),
+    errno.EEXIST: ("a file is in the place of a folder", f"move that file away, or {ELSEWHERE}"),
+    errno.ENOENT: ("it was removed meanwhile, or the folder above it is not there", "run the cell again"),
+    errno.EIO: ("the disk reports an error", f"check the disk, or {ELSEWHERE}"),
+    errno.ELOOP: ("its path is a link that leads nowhere", ELSEWHERE),
     errno.EMFILE: ("this process has too many files open", "close some, or restart the kernel"),
 }

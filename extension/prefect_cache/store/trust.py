@@ -59,7 +59,7 @@ def default_key_file() -> Path:
     """Return where this user's own key lies: ``PREFECT_CACHE_KEY_FILE``, else in the user's config folder."""
     if named := os.environ.get(KEY_FILE_VARIABLE):
         return Path(named).expanduser()
-    import platformdirs  # noqa: PLC0415 - a hit on an unsigned store never needs it
+    import platformdirs
 
     return platformdirs.user_config_path("prefect_cache") / "key"
 
@@ -145,8 +145,9 @@ def read_key(path: Path) -> bytes:
     except (FileNotFoundError, Untrusted):
         raise
     except (IsADirectoryError, PermissionError) as error:
-        raise _refused(path, f"is no key file that can be read: {error.strerror}", "name a key file of your own") from error
-    if len(words) != 2 or words[0] != HEADER.encode():  # noqa: PLR2004 - header and key
+        what = f"is no key file that can be read: {error.strerror}"
+        raise _refused(path, what, "name a key file of your own") from error
+    if len(words) != len(("header", "key")) or words[0] != HEADER.encode():
         raise _refused(path, "is not a key file of prefect_cache", "restore it, or remove it and a new one is made")
     try:
         key = bytes.fromhex(words[1].decode("ascii"))
@@ -204,4 +205,5 @@ def _mac(key: bytes, data: bytes) -> str:
 def _parse(signature: bytes) -> dict[str, str]:
     """Return key names and codes as the file states them; lines that are none of ours count for nothing."""
     lines = (line.split() for line in signature.decode("ascii", "replace").splitlines())
-    return {words[1]: words[2] for words in lines if len(words) == 3 and words[0] == ALGORITHM and words[2].isascii()}  # noqa: PLR2004
+    stated = (words[1:] for words in lines if words[:1] == [ALGORITHM])
+    return {words[0]: words[1] for words in stated if len(words) == len(("name", "code")) and words[1].isascii()}
