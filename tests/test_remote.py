@@ -121,7 +121,7 @@ class TestAnyStorage:
         with monkeypatch.context() as broken:
             broken.setattr(place, "write", cut)
             if isinstance(place, BlockPlace):
-                broken.setattr(place, "send", lambda name, source: None)
+                broken.setattr(place, "send", lambda _name, _source: None)
             with pytest.raises(StoreUnwritable, match="connection reset"):
                 Remote(place, here).push(entry)
         assert Remote(place, there).pull(key_of("orders")) == ()
@@ -181,7 +181,7 @@ class TestAFolder:
     def test_nobody_reads_half_a_file(self, tmp_path, here):
         place = open_place((tmp_path / "team").as_uri())
         Remote(place, here).push(save(here, key_of("orders"), CONTENT))
-        assert [path for path in (tmp_path / "team").rglob("*.part")] == []
+        assert list((tmp_path / "team").rglob("*.part")) == []
 
     def test_two_users_share_it(self, tmp_path, here):
         """Each with a home, a key and a store of their own; one trusts the other's key."""

@@ -164,7 +164,7 @@ def cached(function: Callable[P, R], /) -> Task[P, R]: ...
 
 
 @overload
-def cached(*, exclude: Sequence[str] = (), **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # noqa: ANN401  Prefect's own
+def cached(*, exclude: Sequence[str] = (), **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
 def cached(

@@ -17,6 +17,7 @@ import contextlib
 import contextvars
 import os
 import queue
+import re
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -46,8 +47,11 @@ PATIENCE = 5.0
 PAUSES = (0.2, 1.0, 5.0, 15.0)
 """Seconds between attempts to reach a server that does not answer; the last one repeats."""
 
-FAREWELL = 2.0
-"""Seconds that the end of the process may wait for the last reports."""
+FAREWELL = 4.0
+"""Seconds that the end of the process may wait for the last reports; Jupyter waits five before it kills a kernel."""
+
+DETOUR = 2.0
+"""Seconds before Prefect is imported for reports of hits alone: the import would slow the notebook's first cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Reporter:
 
     def __init__(self, user: SettingsContext | None, notebook: str) -> None:
         self.url = _url(user) if user else ""
-        self.notebook = notebook or "notebook"
+        self.notebook = _flow_name(notebook)
         self.health: Literal["unknown", "up", "down", "none"] = "unknown"
         self.dropped = 0
         self.refused: list[str] = []
@@ -142,6 +146,8 @@ class Reporter:
     # The thread.
 
     def _work(self) -> None:
+        if "prefect" not in sys.modules:
+            self._closing.wait(DETOUR)
         from prefect.client.orchestration import SyncPrefectClient
         from prefect.context import SettingsContext, get_settings_context
 
@@ -184,6 +190,9 @@ class Reporter:
                     return
             except httpx.TransportError:
                 pass
+            except Exception as error:  # noqa: BLE001  one report that cannot be made must not end all others
+                self.refused.append(repr(error))
+                return
             else:
                 self.health = "up"
                 return
@@ -237,6 +246,11 @@ def _state(step: Step) -> State:
     from prefect.client.schemas.objects import State, StateType
 
     return State(type=StateType(step.type), name=step.name, message=step.message or None)
+
+
+def _flow_name(notebook: str) -> str:
+    """Return a name that Prefect takes for a flow: the notebook's file, without what it bans from names."""
+    return re.sub(r"[/%&<>]", "-", Path(notebook).name) or "notebook"
 
 
 def _url(user: SettingsContext) -> str:

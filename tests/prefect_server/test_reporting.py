@@ -63,6 +63,7 @@ def told(api: SyncPrefectClient, notebook: reporting.Notebook):
     return told
 
 
+@pytest.mark.xdist_group("prefect server")
 class TestANotebook:
     def test_it_is_one_flow_run_with_a_task_run_for_each_cell(self, told):
         run(lambda: 1, "load")
@@ -71,6 +72,13 @@ class TestANotebook:
         assert list(seen.task_runs) == ["load", "clean"]
         assert seen.client.read_flow(seen.flow_run.flow_id).name == "etl.ipynb"
         assert (seen.flow_run.state_name, set(seen.flow_run.tags)) == ("Running", {"prefect-cache", "notebook"})
+
+    def test_its_flow_is_named_after_the_file_whatever_that_is_called(self, told):
+        tasks.run_cell(
+            lambda: 1, options=Options(), key=key(), name="a", context={"notebook": "/home/me/R&D <1>.ipynb"}
+        )
+        seen = told()
+        assert seen.client.read_flow(seen.flow_run.flow_id).name == "R-D -1-.ipynb"
 
     def test_its_flow_run_is_completed_when_the_kernel_ends(self, api, notebook, told):
         run(lambda: 1, "load")
@@ -147,6 +155,7 @@ class TestANotebook:
         assert api.read_flow_run(inner_run).state_name == "Completed"
 
 
+@pytest.mark.xdist_group("prefect server")
 class TestTags:
     def test_a_full_concurrency_limit_is_waited_for(self, api, told):
         from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
