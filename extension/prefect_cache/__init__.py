@@ -20,6 +20,8 @@ fingerprint_for
     ``@fingerprint_for(MyType)`` over a function that returns a simpler value: it stands for such an object in keys.
 fingerprint
     The content digest of one value.
+cell
+    A Prefect ``task`` whose body is a notebook's cell, as ``%prefect_cache export`` writes it.
 cached
     A Prefect ``task`` with Arrow results and keys by content.
 ArrowSerializer
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from .capture import Shell
     from .cells.fingerprint import fingerprint
     from .cells.fingerprint import register as fingerprint_for
+    from .flows import cell
     from .magics import Last
     from .serializers import ArrowSerializer
     from .store.trust import trust
@@ -50,6 +53,7 @@ __all__ = [
     "CodeAndGlobals",
     "DataFrameInputs",
     "cached",
+    "cell",
     "fingerprint",
     "fingerprint_for",
     "last",
@@ -63,6 +67,7 @@ _HOMES: Final = {
     "CodeAndGlobals": ("cache_policies", "CodeAndGlobals"),
     "DataFrameInputs": ("cache_policies", "DataFrameInputs"),
     "cached": ("cache_policies", "cached"),
+    "cell": ("flows", "cell"),
     "fingerprint": ("cells.fingerprint", "fingerprint"),
     "fingerprint_for": ("cells.fingerprint", "register"),
     "trust": ("store.trust", "trust"),

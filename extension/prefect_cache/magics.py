@@ -236,6 +236,7 @@ class PrefectCache(Magics):
         """The store that the settings name."""
         if self._store is None:
             self._store = Store(self.root, self.retention)
+            self._store.on_evict = lambda eviction: self.show(report.pruned(eviction, self.retention.grace))
         return self._store
 
     @property
