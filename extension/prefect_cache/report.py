@@ -147,6 +147,15 @@ def evicted(eviction: Eviction, grace: float) -> Lines:
     return Lines((*lines, f"freed {size_text(eviction.freed)}{undo}"))
 
 
+def pruned(eviction: Eviction, grace: float) -> Lines:
+    """Return in a line what a save has evicted to make room."""
+    names = ", ".join(found.manifest.name for found, _ in eviction.entries[: explain.SHOWN_NAMES])
+    more = len(eviction.entries) - explain.SHOWN_NAMES
+    told = f"{names} and {more} more" if more > 0 else names
+    back = f"; `%prefect_cache undo` brings it back for {seconds_text(grace)}" if eviction.undoable else ""
+    return Lines((f"to keep the limit, evicted {told} ({size_text(eviction.freed)}){back}",))
+
+
 def plan(planned: EvictionPlan, now: float | None = None) -> Table:
     """Return what retention would evict, and what that would free."""
     now = time.time() if now is None else now
