@@ -283,6 +283,7 @@ class PrefectCache(Magics):
                 keep=lambda entry, options: self._storages.keep(entry, options.storage),
                 waiting=self._waiting,
                 codes=self.runner.codes,
+            manner=self.runner.manner,
             ),
             notebook=self.notebook,
             verify=self.verify,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import codeop
 import inspect
 import sys
 import time
@@ -80,6 +81,12 @@ class Runner:
         for node, mode in _steps(tree.body, self._shell.ast_node_interactivity):
             value = self._execute(self._compile(node, name, mode))
         return value
+
+    def manner(self) -> str:
+        """Return how source is compiled and shown now: empty as long as nobody has set anything."""
+        flags, interactivity = self._shell.compile.flags, self._shell.ast_node_interactivity
+        usual = (codeop.Compile().flags, "last_expr")
+        return "" if (flags, interactivity) == usual else f"compiler flags {flags:#x}, {interactivity}"
 
     def codes(self, python: str) -> list[CodeType]:
         """Return the code objects that :meth:`run` would execute, known to tracebacks and ``inspect.getsource``."""

@@ -26,10 +26,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from prefect_cache import explain
-from prefect_cache.cells import effects, observe, randomness
+from prefect_cache.cells import effects, loaded, observe, randomness
 from prefect_cache.cells.analysis import analyse
 from prefect_cache.cells.effects import Before, Effects, Replay
-from prefect_cache.cells.keys import Keys, changed_files, keys_for
+from prefect_cache.cells.keys import changed_files, held, key_for, name_digest
 from prefect_cache.cells.state import Watch
 from prefect_cache.codecs.pickled import compiled_as
 from prefect_cache.digests import combine
@@ -46,6 +46,7 @@ from prefect_cache.model import (
     Key,
     Manifest,
     Miss,
+    Observed,
     Options,
     Outcome,
     Run,
@@ -54,6 +55,7 @@ from prefect_cache.model import (
 if TYPE_CHECKING:
     from types import CodeType
 
+    from prefect_cache.cells.fingerprint import Fingerprinter
     from prefect_cache.store import Store
 
 
@@ -110,8 +112,15 @@ class Shell:
         Called with an entry that a task has made, and its key.
     restored
         Called with an entry that was restored, and its key.
+    fetch
+        Brings the entries of a key, given by its digest, from the storage that the options name; tells whether there
+        were any.
+    keep
+        Sends an entry to the storage that the options name.
     waiting
         Called with who runs the same cell now, before waiting for them.
+    manner
+        How source is compiled and shown now, where that can be set (``from __future__ import annotations`` lasts).
     codes
         Compiles plain Python as `execute` would, and lets tracebacks and ``inspect.getsource`` find it.
     """
@@ -124,8 +133,11 @@ class Shell:
     is_hidden: Callable[[str], bool] = lambda name: name.startswith("__")
     published: Callable[[Entry, Key], None] = lambda entry, key: None
     restored: Callable[[Entry, Key], None] = lambda entry, key: None
+    fetch: Callable[[str, Options], bool] = lambda key, options: False
+    keep: Callable[[Entry, Options], None] = lambda entry, options: None
     waiting: Callable[[str], None] = lambda holder: None
     codes: Callable[[str], Iterable[CodeType]] = lambda python: ()
+    manner: Callable[[], str] = lambda: ""
 
 
 @dataclass(slots=True)
@@ -140,6 +152,9 @@ class _Ran:
     process: dict[str, Any] = field(default_factory=dict)
     prefect: dict[str, Json] = field(default_factory=dict)
     attempts: int = 0
+    held: tuple[Observed, ...] = ()
+    watch: Watch | None = None
+    module: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -196,54 +211,63 @@ class Session:
         if cell.dynamic:
             return self._bypass(cell, options, cell.dynamic[0], remedy="name what it reads, so that it can be seen")
         try:
-            keys = keys_for(cell, self.namespace, options)
+            key, found = key_for(cell, self.namespace, options, self.shell.manner())
         except Unfingerprintable as error:
             return self._bypass(cell, options, _unkeyed(error), error.remedy or f"leave it out with --ignore {error.name}")
-        if keys.found.dynamic:
-            return self._bypass(cell, options, keys.found.dynamic[0], remedy="name what it reads, so that it can be seen")
+        if found.dynamic:
+            return self._bypass(cell, options, found.dynamic[0], remedy="name what it reads, so that it can be seen")
         because = ""
         if not options.refresh:
-            hit, because = self._restore(cell, keys, started)
+            hit, because = self._restore(cell, key, started)
+            if hit is None and options.storage and self.shell.fetch(key.digest, options):
+                hit, because = self._restore(cell, key, started)
             if hit is not None:
                 return hit
-        with self.store.lock(keys.exact.digest, on_wait=self.shell.waiting, notebook=self.notebook):
+        with self.store.lock(key.digest, on_wait=self.shell.waiting, notebook=self.notebook):
             if not options.refresh and not because:
                 # Whoever held the lock before may have run this very cell.
-                hit, because = self._restore(cell, keys, started)
+                hit, because = self._restore(cell, key, started)
                 if hit is not None:
                     return hit
-            return self._run_and_store(cell, keys, options, because or self._because(cell, keys.exact, options))
+            because = because or self._because(cell, key, options)
+            return self._run_and_store(cell, key, found, options, because)
+
+    def restore(self, source: str, options: Options) -> tuple[Outcome, object] | None:
+        """Restore the cell where a run of it still holds; else change nothing and return None."""
+        started = time.perf_counter()
+        cell = analyse(source, transform=self.shell.transform, names=self.namespace)
+        try:
+            key, found = key_for(cell, self.namespace, options, self.shell.manner())
+        except Unfingerprintable:
+            return None
+        return None if cell.dynamic or found.dynamic else self._restore(cell, key, started)[0]
 
     def explain(self, source: str, options: Options) -> list[str]:
         """Return, in lines, whether the cell would be restored and why or why not; run nothing."""
         cell = analyse(source, transform=self.shell.transform, names=self.namespace)
         try:
-            keys = keys_for(cell, self.namespace, options)
+            key, found = key_for(cell, self.namespace, options, self.shell.manner())
         except Unfingerprintable as error:
             return [f"bypass: {_unkeyed(error)}", error.remedy or f"leave it out with --ignore {error.name}"]
-        if reasons := (*cell.dynamic, *keys.found.dynamic):
+        if reasons := (*cell.dynamic, *found.dynamic):
             return [f"bypass: {reason}" for reason in reasons]
-        for entry in self._candidates(keys):
+        for entry in self.store.variants(key.digest):
             if self._difference(entry) is None:
                 moment = explain.day(entry.manifest.run.started, time.time())
                 return [f"hit: {entry.manifest.name} would be restored, as it ran {moment}"]
-        return [f"miss: {self._because(cell, keys.exact, options)}", *self._why(cell, keys)]
+        return [f"miss: {self._because(cell, key, options)}", *self._why(cell, key)]
 
-    def _why(self, cell: Cell, keys: Keys) -> list[str]:
-        stale = [change for entry in self._candidates(keys) if (change := self._difference(entry)) is not None]
+    def _why(self, cell: Cell, key: Key) -> list[str]:
+        stale = [change for entry in self.store.variants(key.digest) if (change := self._difference(entry)) is not None]
         if stale:
             return explain.why(stale[:1])
-        older = self._nearest(cell, keys.exact, "")
+        older = self._nearest(cell, key, "")
         if older is None:
             return []
-        changes = keys.exact.changes(older.manifest.key)
+        changes = key.changes(older.manifest.key)
         return explain.why(changes, older_source=older.manifest.source, source=cell.source)
 
     # Hits
-
-    def _candidates(self, keys: Keys) -> Iterable[Entry]:
-        for key in filter(None, (keys.exact, keys.spare)):
-            yield from self.store.variants(key.digest)
 
     def _difference(self, entry: Entry) -> Change | None:
         """Return the first thing outside the namespace that is not as the run saw it, or None."""
@@ -251,14 +275,14 @@ class Session:
             return Change("expired", entry.manifest.name, "gone")
         names = [seen for seen in entry.manifest.observed if seen.kind == "name"]
         for seen in names:
-            if effects.name_digest(self.namespace, seen.name) != seen.digest:
+            if name_digest(self.namespace, seen.name) != seen.digest:
                 return Change("input", seen.name, "changed")
         return observe.verify([seen for seen in entry.manifest.observed if seen.kind != "name"])
 
-    def _restore(self, cell: Cell, keys: Keys, started: float) -> tuple[tuple[Outcome, object] | None, str]:
+    def _restore(self, cell: Cell, key: Key, started: float) -> tuple[tuple[Outcome, object] | None, str]:
         """Restore the first entry that still holds; else return why there is none."""
         because = ""
-        for entry in self._candidates(keys):
+        for entry in self.store.variants(key.digest):
             try:
                 change = self._difference(entry)
                 if change is not None:
@@ -274,18 +298,18 @@ class Session:
             except Unfingerprintable as error:
                 because = because or error.message
                 continue
-            return self._replayed(entry, replay, keys, started), ""
+            return self._replayed(entry, replay, key, started), ""
         return None, because
 
     def _replayed(
-        self, entry: Entry, replay: Replay, keys: Keys, started: float
+        self, entry: Entry, replay: Replay, key: Key, started: float
     ) -> tuple[Outcome, object]:
         replay.apply()
         randomness.WATCH.restored(entry.manifest.observed)
         self.shell.replay(entry.manifest.displays, replay.value)
         self.store.touch(entry)
-        self.shell.restored(entry, keys.exact)
-        return Hit(entry, time.perf_counter() - started, keys.exact), replay.value
+        self.shell.restored(entry, key)
+        return Hit(entry, time.perf_counter() - started, key), replay.value
 
     # Misses
 
@@ -331,35 +355,40 @@ class Session:
         ran.seconds = ran.seconds or time.perf_counter() - begun
         return None
 
-    def _run_and_store(self, cell: Cell, keys: Keys, options: Options, because: str) -> tuple[Outcome, object]:
+    def _run_and_store(
+        self, cell: Cell, key: Key, found: Fingerprinter, options: Options, because: str
+    ) -> tuple[Outcome, object]:
         __tracebackhide__ = True
-        before = Before(self.namespace, cell, keys.found, self.shell.is_hidden)
+        try:
+            ran = _Ran(recorder=self.shell.record(), held=held(cell, self.namespace, options, found))
+        except Unfingerprintable as error:
+            return self._bypass(cell, options, _unkeyed(error), error.remedy)
+        before = Before(self.namespace, cell, found, self.shell.is_hidden)
         if options.retries:
             before.keep_for_retries()
-        ran = _Ran(recorder=self.shell.record())
-        body = self._body(cell, keys, options, before, ran)
-        if (failed := self._run_task(body, ran, cell, options, keys.exact)) is not None:
+        body = self._body(cell, key, options, before, ran, {*cell.strings, *found.strings})
+        if (failed := self._run_task(body, ran, cell, options, key)) is not None:
             return failed, None
         try:
-            return self._store(cell, keys, options, before, ran, because), ran.value
+            return self._store(cell, key, options, before, ran, because), ran.value
         except (Unfingerprintable, Unstorable) as error:
             named = f"{error.name}: {error.message}" if error.name else error.message
             remedy = error.remedy or (f"leave {error.name} out with -o" if error.name else "")
-            return Bypass(named, ran.seconds, keys.exact, remedy, ran.notes), ran.value
+            return Bypass(named, ran.seconds, key, remedy, ran.notes), ran.value
         except StoreUnwritable as error:
-            return Bypass(error.message, ran.seconds, keys.exact, error.remedy, ran.notes), ran.value
+            return Bypass(error.message, ran.seconds, key, error.remedy, ran.notes), ran.value
         except OSError as error:
             problem = self.store.unwritable(error)
-            return Bypass(problem.message, ran.seconds, keys.exact, problem.remedy, ran.notes), ran.value
+            return Bypass(problem.message, ran.seconds, key, problem.remedy, ran.notes), ran.value
         except KeyboardInterrupt:
-            return Bypass("storing it was interrupted", ran.seconds, keys.exact, "", ran.notes), ran.value
+            return Bypass("storing it was interrupted", ran.seconds, key, "", ran.notes), ran.value
 
     def _body(
-        self, cell: Cell, keys: Keys, options: Options, before: Before, ran: _Ran
+        self, cell: Cell, key: Key, options: Options, before: Before, ran: _Ran, strings: set[str]
     ) -> Callable[[], object]:
         """Return what the task runs: the cell, watched; each attempt starts from the namespace as it was."""
-        watch = Watch()
-        strings = {*cell.strings, *keys.found.strings}
+        names = loaded.reached(key.parts)
+        modules = loaded.WATCH.states(names)
         recorder = cast("Recorder", ran.recorder)
 
         def body() -> object:
@@ -370,36 +399,44 @@ class Session:
             ran.observer = observe.Observer(
                 strings=strings, store_root=self.store.root, namespace=self.namespace
             )
+            # Made here: outside, what Prefect does to the process on import would be the cell's doing.
+            ran.watch = ran.watch or Watch()
             begun = time.perf_counter()
-            with recorder, ran.observer, before.set_aside():
+            with recorder, ran.observer, loaded.WATCH.expecting(names), before.set_aside():
                 value = self.shell.execute(cell.python)
                 ran.seconds = time.perf_counter() - begun
                 if options.silenced:
                     value = None
                 else:
                     recorder.result(value)
-            ran.process = watch.changes()
+            ran.process = ran.watch.changes()
+            ran.module = loaded.WATCH.changed(names, modules)
             return value
 
         return body
 
     def _store(
-        self, cell: Cell, keys: Keys, options: Options, before: Before, ran: _Ran, because: str
+        self, cell: Cell, key: Key, options: Options, before: Before, ran: _Ran, because: str
     ) -> Outcome:
         observer, recorder = cast("observe.Observer", ran.observer), cast("Recorder", ran.recorder)
         if ran.seconds < options.min_seconds:
-            return Bypass(f"it ran for less than {options.min_seconds:g} s", ran.seconds, keys.exact)
+            return Bypass(f"it ran for less than {options.min_seconds:g} s", ran.seconds, key)
+        if ran.module:
+            remedy = "keep such state in the notebook, where it can be restored"
+            return Bypass(f"it changed what the module {ran.module} holds", ran.seconds, key, remedy, ran.notes)
         for reason in (observer.tainted, *recorder.taints):
             if reason:
-                return Bypass(reason, ran.seconds, keys.exact, "", ran.notes)
-        if pattern := changed_files(keys.exact):
-            return Bypass(f"{pattern} changed while the cell ran", ran.seconds, keys.exact, "", ran.notes)
+                return Bypass(reason, ran.seconds, key, "", ran.notes)
+        if pattern := changed_files(key):
+            return Bypass(f"{pattern} changed while the cell ran", ran.seconds, key, "", ran.notes)
         done = effects.take(before, self.namespace, cell, ran.value, ran.process, options.outputs)
         if missing := [name for name in options.outputs if name not in done.bound and name not in self.namespace]:
-            return Bypass(f"--outputs names {missing[0]}, which the cell does not bind", ran.seconds, keys.exact)
-        entry = self._publish(cell, keys.exact, options, before, ran, done, because)
-        self.shell.published(entry, keys.exact)
-        return Miss(entry, ran.seconds, keys.exact, because, options.refresh, ran.notes)
+            return Bypass(f"--outputs names {missing[0]}, which the cell does not bind", ran.seconds, key)
+        entry = self._publish(cell, key, options, before, ran, done, because)
+        self.shell.published(entry, key)
+        if options.storage:
+            self.shell.keep(entry, options)
+        return Miss(entry, ran.seconds, key, because, options.refresh, ran.notes)
 
     def _publish(
         self,
@@ -411,7 +448,7 @@ class Session:
         done: Effects,
         because: str,
     ) -> Entry:
-        observed = (*cast("observe.Observer", ran.observer).observed, *done.depends)
+        observed = (*ran.held, *cast("observe.Observer", ran.observer).observed, *done.depends)
         with self.store.draft(key.digest) as draft:
             outputs, told = effects.write(done, before, self.namespace, draft.path)
             manifest = Manifest(

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prefect_cache.cells import inplace
 from prefect_cache.cells import state as process
-from prefect_cache.cells.fingerprint import Fingerprinter, fingerprint, resolve
+from prefect_cache.cells.fingerprint import Fingerprinter, resolve
+from prefect_cache.cells.keys import ABSENT, name_digest
 from prefect_cache.cells.graph import GraphReader, GraphWriter
 from prefect_cache.errors import Damaged, Unfingerprintable
 from prefect_cache.model import Cell, Entry, Json, ObjectPath, Observed, Output
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prefect_cache.cells.fingerprint import Node
-
-ABSENT = "absent"
-"""The digest that stands for a name that is not bound."""
 
 _VALUE = "Out"
 _PROCESS = "process state"
@@ -277,11 +275,6 @@ def _depends(before: Before, namespace: Mapping[str, object], cell: Cell) -> Ite
                 yield Observed("name", name, ABSENT)
         elif name in before.may_delete and not before.is_bound(name):
             yield Observed("name", name, name_digest(namespace, name))
-
-
-def name_digest(namespace: Mapping[str, object], name: str) -> str:
-    """Return the fingerprint of what a name stands for, :data:`ABSENT` where it is not bound."""
-    return fingerprint(namespace[name], namespace) if name in namespace else ABSENT
 
 
 def text(path: ObjectPath) -> str:

@@ -8,19 +8,18 @@ import glob
 import importlib.metadata
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prefect_cache.cells import state
+from prefect_cache.cells import loaded, state
 from prefect_cache.cells.analysis import tree_digest
 from prefect_cache.cells.code import module_parts
-from prefect_cache.cells.fingerprint import Fingerprinter
+from prefect_cache.cells.fingerprint import Fingerprinter, fingerprint
 from prefect_cache.digests import combine, file_digest
 from prefect_cache.errors import Unfingerprintable
-from prefect_cache.model import FORMAT, Cell, Key, Options, Part
+from prefect_cache.model import FORMAT, Cell, Key, Observed, Options, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 ABSENT = combine("absent")
 """The digest of a name, variable or file that is not there."""
@@ -29,28 +28,12 @@ _SHELL_NAMES = frozenset({"get_ipython", "exit", "quit", "display"})
 _RESTORING = ("pandas", "numpy", "pyarrow")
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys under which a cell's run may be found, and what was met while they were made.
+def key_for(
+    cell: Cell, namespace: Mapping[str, object], options: Options, manner: str = ""
+) -> tuple[Key, Fingerprinter]:
+    """Return the key of a cell, and the fingerprinter that has walked its inputs; `manner` is how the shell runs it.
 
-    Attributes
-    ----------
-    exact
-        Depends on every input that the namespace holds: a run is stored under it.
-    spare
-        Leaves out the names that count only where the namespace holds them (``Cell.weak``): a run
-        that began without those names depends on none of them. None where no such name is held.
-    found
-        The fingerprinter that has walked the inputs.
-    """
-
-    exact: Key
-    spare: Key | None
-    found: Fingerprinter
-
-
-def keys_for(cell: Cell, namespace: Mapping[str, object], options: Options) -> Keys:
-    """Return the keys of a cell.
+    Names that count only where the namespace holds them when a run begins (``Cell.weak``) are not in it: see :func:`held`.
 
     Raises
     ------
@@ -58,26 +41,35 @@ def keys_for(cell: Cell, namespace: Mapping[str, object], options: Options) -> K
         Where an input has no digest; its ``name`` is the input's.
     """
     found = Fingerprinter(namespace, ignore=options.ignore)
-    reads = dict.fromkeys([*cell.reads, *options.inputs])
-    names = [n for n in reads if n not in options.ignore and _is_input(n, namespace)]
-    weak = [n for n in names if n in cell.weak and n not in options.inputs]
-    fixed = _fixed_parts(cell, namespace, options)
-    strong = [_input(found, n, namespace) for n in names if n not in weak]
-    lean = [*strong, *found.parts(), *_sharing(found)]
-    spare = None
-    held = [n for n in weak if n in namespace]
-    if held:
-        spare = _key([*fixed, *lean])
-        strong += [_input(found, n, namespace) for n in held]
-        lean = [*strong, *found.parts(), *_sharing(found)]
-    return Keys(_key([*fixed, *lean]), spare, found)
-
-
-def _key(parts: Iterable[Part]) -> Key:
+    names = [n for n in dict.fromkeys([*cell.reads, *options.inputs]) if n not in options.ignore and _is_input(n, namespace)]
+    inputs = [_input(found, n, namespace) for n in names if n not in cell.weak or n in options.inputs]
+    parts = [*_fixed_parts(cell, namespace, options), *_shell(manner), *inputs, *found.parts(), *_sharing(found)]
     unique = {(p.kind, p.name): p for p in parts}
     ordered = tuple(unique[at] for at in sorted(unique))
     flat = [text for p in ordered for text in (p.kind, p.name, p.digest)]
-    return Key(combine("key", *flat), ordered)
+    return Key(combine("key", *flat), ordered), found
+
+
+def held(cell: Cell, namespace: Mapping[str, object], options: Options, found: Fingerprinter) -> tuple[Observed, ...]:
+    """Return the names on which a run depends because the namespace holds them when it begins.
+
+    Such a name is bound by the cell before it is read, unless its older value may be read first. A run that begins without
+    it depends on nothing; one that begins with it depends on its value.
+
+    Raises
+    ------
+    Unfingerprintable
+        Where such a value has no digest.
+    """
+    names = [n for n in cell.weak if n in namespace and n not in options.ignore and n not in options.inputs]
+    for name in names:
+        _input(found, name, namespace)
+    return tuple(Observed("name", name, name_digest(namespace, name)) for name in names)
+
+
+def name_digest(namespace: Mapping[str, object], name: str) -> str:
+    """Return the digest of what a name stands for, :data:`ABSENT` where it is not bound."""
+    return fingerprint(namespace[name], namespace) if name in namespace else ABSENT
 
 
 def _is_input(name: str, namespace: Mapping[str, object]) -> bool:
@@ -109,15 +101,23 @@ def _fixed_parts(cell: Cell, namespace: Mapping[str, object], options: Options) 
         Part("python", "", combine("python", sys.implementation.name, python), python),
         Part("format", "", combine("format", FORMAT), FORMAT),
         *(_package(name) for name in _RESTORING),
-        *(part for module in cell.imports for part in module_parts(module, namespace)),
+        *_imported(cell, namespace),
         *(_variable(name) for name in cell.environ),
         *(_files(pattern) for pattern in options.files),
         *state.key_parts(),
     ]
+    if options.silenced:
+        # The same tree as without the semicolon, but its last value is neither shown nor kept.
+        parts.append(Part("options", "silenced", combine("silenced")))
     if options.outputs:
         wanted = sorted(options.outputs)
         parts.append(Part("options", "outputs", combine("outputs", *wanted), list(wanted)))
     return parts
+
+
+def _imported(cell: Cell, namespace: Mapping[str, object]) -> list[Part]:
+    parts = [part for module in cell.imports for part in module_parts(module, namespace)]
+    return [*parts, *loaded.WATCH.state_parts({part.name for part in parts if part.kind == "module"})]
 
 
 @functools.cache
@@ -125,6 +125,10 @@ def _package(name: str) -> Part:
     # What is restored depends on these even where the cell names none of them.
     version = importlib.metadata.version(name)
     return Part("package", name, combine("package", name, version), version)
+
+
+def _shell(manner: str) -> list[Part]:
+    return [Part("state", "shell", combine("shell", manner), manner)] if manner else []
 
 
 def _variable(name: str) -> Part:

@@ -25,6 +25,8 @@ def origin(name: str) -> Origin:
     """Tell where a module comes from; a loaded one by its file, another one by where it would be found."""
     if name == "__main__":
         return "local"
+    if package_name(name) == package_name(__name__):
+        return "installed"  # also where this package runs from its sources
     module = sys.modules.get(name)
     if module is not None:
         return origin_of_file(name, _file_of(module))
@@ -43,6 +45,8 @@ def _file_of(module: ModuleType) -> str | None:
 def origin_of_file(name: str, file: str | None) -> Origin:
     """Tell where a module of this name and file comes from."""
     top = name.partition(".")[0]
+    if top == __name__.partition(".")[0]:
+        return "installed"  # also where we are installed for development: we are no code of the user's
     if file is None:
         return "python" if top in sys.stdlib_module_names or top in sys.builtin_module_names else "local"
     path = Path(file)
