@@ -194,7 +194,12 @@ class Canon:
             array = pa.array(cells, type=pa.large_string(), mask=None if missing is None else missing != 0)
         except (pa.ArrowException, UnicodeEncodeError):  # a lone surrogate has no form in Arrow
             return None
-        return Text(self.array(array), missing)
+        return Text(self.array(array.dictionary_encode() if _is_repeated(values) else array), missing)
+
+
+def _is_repeated(values: list[object]) -> bool:
+    """Tell whether the same objects stand in many cells: then they are kept once, and come back as one."""
+    return len(values) > STEP >> 10 and 2 * len(set(map(id, values))) <= len(values)
 
 
 MISSING = ("", "None", "nan", "NA", "NaT")
@@ -855,6 +860,8 @@ def _scalars(cells: Array, canon: Canon) -> tuple[Leaf, str]:
     plain = (*_SCALARS, dt.date, dt.time, dt.timedelta, decimal.Decimal)
     if not all(isinstance(cell, plain) for cell in cells):
         return _no_form(len(cells), "objects")
-    texts = [None if cell is None else _as_text(cell) for cell in cells]
-    leaf, _ = arrow_leaf(canon.array(pa.array(texts, type=pa.large_string())))
-    return leaf, "mixed cells as text"
+    try:
+        made = pa.array([None if cell is None else str(cell) for cell in cells], type=pa.large_string())
+    except UnicodeEncodeError:  # a lone surrogate somewhere
+        made = pa.array([None if cell is None else _as_text(cell) for cell in cells], type=pa.large_string())
+    return arrow_leaf(canon.array(made))[0], "mixed cells as text"

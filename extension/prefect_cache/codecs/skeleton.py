@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import copyreg
 import io
+import pickle
 import sys
 import types
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +126,11 @@ class Builder:
             # Cell by cell assignment of the whole list would look into cells that are sequences.
             row[:] = np.fromiter(cells, dtype=object, count=len(cells))
             return
-        row[:] = cells.to_numpy(zero_copy_only=False)
+        if isinstance(cells, np.ndarray):
+            plain = _Atoms(io.BytesIO(cells.data)).load()
+            row[:] = np.fromiter(plain, dtype=object, count=len(plain))
+            return
+        row[:] = _texts(cells)
         if missing is not None:
             for number, thing in enumerate(missing_objects()):
                 if number:
@@ -193,6 +199,15 @@ class Builder:
         import polars as pl
 
         return pl.Series(name, cells, dtype=pl.Object)
+
+
+def _texts(cells: Any) -> Array:
+    """Return Arrow text as objects; what was one object in many cells is one object again."""
+    if not hasattr(cells, "dictionary"):
+        return np.asarray(cells.to_numpy(zero_copy_only=False))
+    values = np.append(cells.dictionary.to_numpy(zero_copy_only=False), [None])
+    codes = cells.indices.fill_null(len(values) - 1) if cells.null_count else cells.indices
+    return np.asarray(values[codes.to_numpy(zero_copy_only=False)])
 
 
 _PARTS = frozenset(f"Builder.{name}" for name in vars(Builder) if not name.startswith("_"))
@@ -289,7 +304,9 @@ class _Planner:
     def _object_row(self, row: Array) -> tuple[Any, Array | None]:
         text = self.canon.text(row) if row.size else None
         if text is None:
-            return row.tolist(), None
+            cells = row.tolist()
+            plain = _atoms(cells)
+            return cells if plain is None else plain, None
         self.kept.append(text)
         return text.array, text.missing
 
@@ -359,6 +376,30 @@ def is_part(value: object) -> bool:
     return getattr(value, "__module__", "") == __name__ and getattr(value, "__qualname__", "") in _PARTS
 
 
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+_MANY = 500
+"""Cells from which a pickle of their own pays."""
+
+
+def _atoms(cells: list[object]) -> Array | None:
+    """Return many plain cells, or tuples of plain cells, as a pickle of their own; None where there are others.
+
+    A plain cell can be no reference to anything, and need not be asked about: that takes longer than to pickle it.
+    """
+    if len(cells) < _MANY:
+        return None
+    kinds = set(map(type, cells))
+    if tuple in kinds:
+        kinds.remove(tuple)
+        kinds.update(map(type, chain.from_iterable(cell for cell in cells if type(cell) is tuple)))
+    return np.frombuffer(pickle.dumps(cells, PROTOCOL), dtype=np.uint8) if kinds <= _ATOMS else None
+
+
+class _Atoms(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise Damaged(f"plain cells name {module}.{name}")
+
+
 def _records(array: Array) -> Any:
     """Return records with objects in them field by field; arrays of any other kind as NumPy keeps them."""
     if array.dtype.names is None:
@@ -418,7 +459,9 @@ class SkeletonPickler(ValuePickler):
 
     def persistent_id(self, value: object) -> Reference | None:
         """Return what stands in for an object of the notebook; the value's own parts are regions instead."""
-        return None if is_part(value) else super().persistent_id(value)
+        if type(value) is types.FunctionType and is_part(value):
+            return None
+        return super().persistent_id(value)
 
     def reducer_override(self, value: object) -> Any:
         """Reduce the value's own parts by regions, anything else as the notebook's values are."""
