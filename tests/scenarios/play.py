@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Protocol
 
-    from kernels import Kernel, Ran
     from story import Step, Story
+
+    from kernels import Kernel, Ran
 
     class Start(Protocol):
         """Starts a kernel in a folder."""
@@ -29,6 +30,7 @@ _NAMESPACE = f"""(__import__('sys').path.append({str(SNAPSHOT)!r}), __import__('
 _TIMES = re.compile(r"\d+(\.\d+)? (ns|[µμ]s|ms|s)\b")
 """What ``%time`` measured, which no two runs share."""
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _CELL = re.compile(r"\S*/ipykernel_\d+/\d+\.py:\d+")
 """Where a warning says that it comes from; the line with the magic is one more."""
 
@@ -66,7 +68,7 @@ def play(story: Story, start: Start, folder: Path) -> list[Fault]:
     for number, (step, seen) in enumerate(zip(story.steps, cached, strict=True)):
         if seen is None:
             continue
-        if step.cached and seen.status != step.verb:
+        if step.cached and step.verb not in {seen.status, "error"}:
             faults.append(Fault("status", number, step.verb, seen.status))
         if step.verb == "check":
             faults += [Fault("values", number, step.body, seen.error)] if seen.error else []
@@ -126,7 +128,7 @@ def _act(step: Step, kernel: Kernel, home: Path, *, cached: bool) -> Seen | None
 def _run(step: Step, kernel: Kernel, *, cached: bool) -> Seen:
     ran = kernel.run(step.source if cached else step.body, check=False)
     error = f"{ran.error['ename']}: {ran.error['evalue']}" if ran.error else ""
-    status = kernel.value("__import__('prefect_cache').last.status") if cached and step.cached else ""
+    status = kernel.value("getattr(__import__('prefect_cache').last, 'status', '')") if cached and step.cached else ""
     return Seen(kernel.value(_NAMESPACE), _shown(ran), error, status)
 
 
@@ -138,7 +140,9 @@ def _shown(ran: Ran) -> list[tuple[str, str]]:
         if kind == "stream":
             shown.append((output["name"], _CELL.sub("<cell>", _TIMES.sub("...", output["text"]))))
         elif kind != "error":
-            shown += [(f"{kind} {mime}", str(data)[:2000]) for mime, data in sorted(output["data"].items())]
+            shown += [
+                (f"{kind} {mime}", _ADDRESS.sub("", str(data)[:2000])) for mime, data in sorted(output["data"].items())
+            ]
     return shown
 
 

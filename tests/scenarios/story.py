@@ -14,12 +14,13 @@ Scenarios are text, one file for an area::
     x = 2
     --- hit
 
-``cell`` is a plain cell; ``miss``, ``hit``, ``bypass``, ``failed`` and ``refresh`` are cells with ``%%prefect_cache``, and what must
-come of them; options may follow. A cell without code is the last one of its kind once more. ``write FILE``
-and ``remove FILE`` are somebody else's doing, ``restart`` is a fresh kernel. ``check`` is run in the cached
-notebook alone and must not raise: for scenarios marked ``(chance)`` in their title, whose values differ in each run, that
-is all there is to check. In all others, values, displays and errors must be those of a
-notebook that runs the same cells without the cache.
+``cell`` is a plain cell; ``miss``, ``hit``, ``bypass``, ``failed`` and ``refresh`` are cells with
+``%%prefect_cache``, and what must come of them; options may follow. ``error`` is one that never comes to run.
+A cell without code is the last one of its kind once more. ``write FILE`` and ``remove FILE`` are somebody
+else's doing, ``restart`` is a fresh kernel. ``check`` is run in the cached notebook alone and must not raise:
+for scenarios marked ``(chance)`` in their title, whose values differ in each run, that is all there is to
+check. In all others, values, displays and errors must be those of a notebook that runs the same cells without
+the cache.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 AREAS = ("code", "values", "namespace", "display", "files", "syntax", "losslessness")
-CACHED = frozenset({"miss", "hit", "bypass", "failed", "refresh"})
+CACHED = frozenset({"miss", "hit", "bypass", "failed", "refresh", "error"})
 
 _STEP = re.compile(r"^--- (\w+) ?(.*)$", re.MULTILINE)
 

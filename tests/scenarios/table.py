@@ -1,8 +1,8 @@
 """The conformance table: ``python tests/scenarios/table.py [--only WORDS] [--peers] [--markdown]``.
 
-Each scenario is played in real kernels, with the cache and without. *Right* are those in which every
-value, display and error was that of the plain notebook; *as told* those in which each cell also was the hit, miss or bypass that
-the scenario says.
+Each scenario is played in real kernels, with the cache and without. *Right* are those in which every value,
+display and error was that of the plain notebook; *as told* those in which each cell also was the hit, miss or
+bypass that the scenario says.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from kernels import Kernel, Kernels  # noqa: E402 - the folders above are put on the path first
 from play import Fault, play  # noqa: E402
 from story import AREAS, Story, stories  # noqa: E402
+
+from kernels import Kernel, Kernels  # noqa: E402 - the folders above are put on the path first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,7 @@ def play_all(chosen: Sequence[Story], on_each: Callable[[Played], None] = lambda
             try:
                 folder = Path(tempfile.mkdtemp(dir=root))
                 faults = play(story, lambda cwd: _start(kernels, folder, cwd), folder)
-            except Exception as error:  # noqa: BLE001 - one broken scenario must not hide the rest
+            except Exception as error:
                 faults = [Fault("error", -1, "", f"{type(error).__name__}: {error}")]
             finally:
                 free.append(kernels)
@@ -107,7 +108,9 @@ def main() -> int:
 
     def show(played: Played) -> None:
         print("." if not played.faults else f"\n{played.story.id}", end="", flush=True)
-        print("".join(f"\n    {fault}" for fault in played.faults) + ("\n" if played.faults else ""), end="", flush=True)
+        print(
+            "".join(f"\n    {fault}" for fault in played.faults) + ("\n" if played.faults else ""), end="", flush=True
+        )
 
     played = play_all(chosen, show)
     print("\n\n" + as_markdown(("area", "scenarios", "right", "as told"), [*rows(played)]))

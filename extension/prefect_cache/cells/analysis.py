@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
 from prefect_cache import digests
@@ -241,6 +242,7 @@ _PASSIVE = (
     *(ast.Name, ast.Constant, ast.Lambda, ast.Tuple, ast.List, ast.Dict),
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Global, ast.Nonlocal),
     *(ast.Expr, ast.Assign, ast.AnnAssign, ast.Pass, ast.Break, ast.Continue, ast.Try, ast.TryStar),
+    *filter(None, [getattr(ast, "TypeAlias", None)]),  # Python 3.12
 )
 
 
@@ -280,6 +282,7 @@ class _Reader(ast.NodeVisitor):
         self.strings: set[str] = set()
         self.environ: set[str] = set()
         self.dynamic: list[str] = []
+        self._modules: set[str] = set()  # dotted names by which the cell knows modules that it imported
         self._transform = transform
         self._names = names
         self._state = _State()
@@ -510,9 +513,24 @@ class _Reader(ast.NodeVisitor):
         if _is_shell(node.value):
             self._unseen(f"get_ipython().{node.attr} reaches all variables")
             return
+        if not isinstance(node.ctx, ast.Load) and self._is_module(node.value):
+            self._sets_in_module(node.value, node.attr)
         if node.attr in _BLIND_ATTRIBUTES:
             self._unseen(_BLIND_ATTRIBUTES[node.attr])
         self.visit(node.value)
+
+    def _is_module(self, node: ast.expr) -> bool:
+        """Tell whether an expression is a module, as far as names tell."""
+        name = _dotted(node)
+        if not name or self._is_local(name.partition(".")[0]):
+            return False
+        if name in self._modules:
+            return True
+        return isinstance(self._names, Mapping) and isinstance(self._names.get(name), ModuleType)
+
+    def _sets_in_module(self, module: ast.expr, attribute: str) -> None:
+        if f"{_dotted(module)}.{attribute}" not in _RESTORED:
+            self._unseen(f"it sets {_dotted(module)}.{attribute}, which a hit could not do again")
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         if _dotted(node.value) in _ENVIRON and not isinstance(node.ctx, ast.Store):
@@ -587,6 +605,10 @@ class _Reader(ast.NodeVisitor):
             return True
         if method in {"import_module", "__import__"}:
             self._import_by_name(node, dotted)
+        elif dotted in {"setattr", "delattr"} and node.args and self._is_module(node.args[0]):
+            self._sets_in_module(node.args[0], "...")
+        elif ".".join(dotted.split(".")[-2:]) in _PROCESS:
+            self._unseen(f"{dotted}() changes the process in a way that a hit could not repeat")
         elif dotted in _BLIND_CALLS:
             self._unseen(_BLIND_CALLS[dotted])
         return False
@@ -776,6 +798,8 @@ class _Reader(ast.NodeVisitor):
         for alias in node.names:
             self._import(alias.name)
             self._bind(_imported_name(alias))
+            parts = [alias.asname] if alias.asname else alias.name.split(".")
+            self._modules.update(".".join(parts[: i + 1]) for i in range(len(parts)))
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         module = "." * node.level + (node.module or "")
@@ -787,6 +811,7 @@ class _Reader(ast.NodeVisitor):
                 self._bind(alias.asname or alias.name)
                 if _spec(f"{module}.{alias.name}") is not None:
                     self.imports.add(f"{module}.{alias.name}")
+                    self._modules.add(alias.asname or alias.name)
 
     def _import(self, module: str) -> None:
         self.imports.add(module)
@@ -955,6 +980,36 @@ _BLIND_CALLS = {
     "getpass.getpass": "getpass() asks the person",
     "getpass": "getpass() asks the person",
 }
+
+
+_RESTORED = frozenset(
+    {"sys.path", "os.environ", "warnings.filters", "mpl.rcParams", "matplotlib.rcParams", "plt.rcParams"}
+)
+"""What may be set in a module: the state that a hit puts back."""
+
+_PROCESS = frozenset(
+    {
+        *(
+            "logging.basicConfig",
+            "logging.disable",
+            "logging.captureWarnings",
+            "config.dictConfig",
+            "config.fileConfig",
+        ),
+        *("locale.setlocale", "signal.signal", "signal.alarm", "atexit.register", "atexit.unregister", "time.tzset"),
+        *("sys.setrecursionlimit", "sys.settrace", "sys.setprofile", "sys.setswitchinterval", "os.umask", "os.nice"),
+        *("gc.disable", "gc.enable", "gc.freeze", "faulthandler.enable", "socket.setdefaulttimeout"),
+        *(
+            "decimal.setcontext",
+            "asyncio.set_event_loop_policy",
+            "nest_asyncio.apply",
+            "multiprocessing.set_start_method",
+        ),
+        *("np.seterr", "numpy.seterr", "tqdm.pandas", "plt.ion", "plt.ioff", "plt.switch_backend", "matplotlib.use"),
+        *("mpl.use", "torch.manual_seed", "torch.set_default_dtype", "tf.random.set_seed", "jax.config.update"),
+    },
+)
+"""Calls that change the process, and not only what :mod:`prefect_cache.cells.state` puts back."""
 
 
 def _dotted(node: ast.AST) -> str:
