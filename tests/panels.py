@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import io
 import time
 from decimal import Decimal
@@ -117,7 +117,7 @@ def orders(rows: int = 1000) -> pd.DataFrame:
             "tax": pd.array([Decimal(i) / 100 for i in range(rows)], dtype=pd.ArrowDtype(pa.decimal128(12, 2))),
             "delivery": pd.to_timedelta(random.integers(3600, 9 * 86400, rows), unit="s"),
             "day": pd.array(
-                [datetime.date(2026, 3, 1) + datetime.timedelta(i % 90) for i in range(rows)],
+                [dt.date(2026, 3, 1) + dt.timedelta(i % 90) for i in range(rows)],
                 dtype=pd.ArrowDtype(pa.date32()),
             ),
             "tags": pd.array([[f"t{i % 3}", "x"] for i in range(rows)], dtype=pd.ArrowDtype(pa.list_(pa.string()))),
@@ -130,7 +130,7 @@ def orders(rows: int = 1000) -> pd.DataFrame:
 
 def picture() -> dict[str, Json]:
     """A display as `capture` records it: a small figure as PNG."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a third of a second
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 2.6), dpi=80)
     axes = figure.add_subplot()
@@ -147,9 +147,18 @@ def shop(root: Path) -> Store:
     store = Store(root)
     customers = pd.DataFrame({"customer_id": range(1200), "name": [f"customer {i}" for i in range(1200)]})
     save(store, "orders", {"orders": orders(20_000), "customers": customers}, age=2 * HOUR, seconds=250)
-    pinned = save(store, "features", {"features": np.random.default_rng(3).normal(size=(5000, 40))}, age=DAY, seconds=95)
+    pinned = save(
+        store, "features", {"features": np.random.default_rng(3).normal(size=(5000, 40))}, age=DAY, seconds=95
+    )
     store.pin(pinned)
-    save(store, "revenue", {"model": {"alpha": 0.3, "terms": ["price", "day"]}}, age=3 * DAY, seconds=1830, displays=(picture(),))
+    save(
+        store,
+        "revenue",
+        {"model": {"alpha": 0.3, "terms": ["price", "day"]}},
+        age=3 * DAY,
+        seconds=1830,
+        displays=(picture(),),
+    )
     save(store, "old prices", {"prices": orders(300)}, age=9 * DAY, notebook="prices.ipynb", options={"ttl": HOUR})
     wide = pd.DataFrame({f"sensor_{i:03}": np.arange(400) * (i + 1) / 7 for i in range(500)})
     save(store, "sensors", {"sensors": wide}, age=40 * DAY, seconds=610, notebook="lab/sensors.ipynb")

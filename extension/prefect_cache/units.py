@@ -64,7 +64,7 @@ def parse_size(text: str) -> float:
         msg = f"{text!r} is no size; write 500MB or 1.5GB"
         raise UsageProblem(msg)
     power = "_kmgtp".find(match[2] or "_")
-    return float(match[1]) * (1024 if match[3] else 1000) ** power
+    return float(match[1]) * float(1024 if match[3] else 1000) ** power
 
 
 def parse_span(text: str) -> float:

@@ -31,9 +31,11 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-CHROMIUM = next((p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if Path(p).exists()), None)
+CHROMIUM = next(
+    (p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if Path(p).exists()), None
+)
 STARTING = 120
-TOKEN = "panel-tests"  # noqa: S105 - of a server on loopback that lives as long as the tests
+TOKEN = "panel-tests"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
         f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={root}",
-        "--LabApp.news_url=", "--LabApp.extension_manager=readonly", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     log = (root / "server.log").open("wb")
     process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
@@ -78,7 +81,7 @@ def _address(runtime: Path, process: subprocess.Popen[bytes], root: Path) -> str
         for file in runtime.glob("jpserver-*.json"):
             url = str(json.loads(file.read_text())["url"])
             try:
-                urllib.request.urlopen(f"{url}api", timeout=5).close()  # noqa: S310 - our own server
+                urllib.request.urlopen(f"{url}api", timeout=5).close()
             except OSError:
                 continue
             return url
@@ -136,7 +139,6 @@ class Book:
         target.screenshot(path=SHOTS / f"{name}.png")
 
 
-
 def _wait_for_kernel(jupyter: Jupyter, path: str) -> None:
     """Wait until the notebook's kernel has come up and the page is connected to it."""
     deadline = time.monotonic() + STARTING
@@ -163,7 +165,9 @@ def open_book(jupyter: Jupyter, chromium: Browser, request: pytest.FixtureReques
     ) -> Book:
         path = jupyter.root / f"{request.node.name.replace('[', '-').replace(']', '')}-{len(opened)}.ipynb"
         _settings(jupyter, theme)
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=KERNEL), path)
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=KERNEL), path
+        )
         context = chromium.new_context(viewport={"width": size[0], "height": size[1]})
         page = context.new_page()
         opened.append(page)
@@ -205,6 +209,6 @@ def _end_sessions(jupyter: Jupyter, paths: set[str]) -> None:
 def _api(jupyter: Jupyter, method: str, path: str, data: object = None) -> bytes:
     body = None if data is None else json.dumps(data).encode()
     headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
-    request = urllib.request.Request(jupyter.url + path, body, headers, method=method)  # noqa: S310 - our own server
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    request = urllib.request.Request(jupyter.url + path, body, headers, method=method)
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return bytes(answer.read())

@@ -7,18 +7,19 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-import panels
 import pytest
 from playwright.sync_api import expect
 
+import panels
 from prefect_cache.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Book
     from playwright.sync_api import Locator
+
+    from conftest import Book
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -96,7 +97,9 @@ def browse(book: Book, shot: str) -> None:
     book.shot(f"{shot}-schema")
     panel.get_by_role("tab", name="Provenance").click()
     expect(panel.get_by_text("orders.parquet changed")).to_be_visible()
-    expect(panel.get_by_role("link", name="Open the run in Prefect")).to_have_attribute("href", "https://prefect.example/runs/1")
+    expect(panel.get_by_role("link", name="Open the run in Prefect")).to_have_attribute(
+        "href", "https://prefect.example/runs/1"
+    )
     book.shot(f"{shot}-provenance")
     panel.get_by_role("tab", name="Files").click()
     panel.get_by_role("button", name="polars").first.click()
@@ -110,7 +113,7 @@ def browse(book: Book, shot: str) -> None:
     expect(panel.get_by_role("img", name="What the cell showed")).to_be_visible()
     book.shot(f"{shot}-figure")
     entry(book, "features").click()
-    expect(panel.get_by_text("5000 × 40")).to_be_visible()
+    expect(panel.get_by_text("5000 x 40")).to_be_visible()
     book.shot(f"{shot}-array")
 
 
@@ -144,14 +147,14 @@ def page_through(book: Book) -> None:
     """Turn pages, go to a row, filter and sort rows, look at a whole cell; what cannot be shown is a line."""
     panel = book.panel
     panel.get_by_role("button", name="Page after").click()
-    expect(panel.get_by_text("rows 51–100 of 20,000")).to_be_visible()
+    expect(panel.get_by_text("rows 51-100 of 20,000")).to_be_visible()
     panel.get_by_role("button", name="Last page").click()
-    expect(panel.get_by_text("rows 19,951–20,000 of 20,000")).to_be_visible()
+    expect(panel.get_by_text("rows 19,951-20,000 of 20,000")).to_be_visible()
     panel.get_by_role("button", name="Page after").click()
     goto, note = panel.get_by_label("Go to row"), panel.locator(".pc-note")
     goto.fill("12,345")
     goto.press("Enter")
-    expect(panel.get_by_text("rows 12,345–12,394 of 20,000")).to_be_visible()
+    expect(panel.get_by_text("rows 12,345-12,394 of 20,000")).to_be_visible()
     for wrong, words in (("99999", "there is no row 99,999"), ("x", "is no row")):
         goto.fill(wrong)
         goto.press("Enter")
@@ -159,14 +162,18 @@ def page_through(book: Book) -> None:
     given = panel.get_by_label("Filter rows")
     given.fill("customer = null and price > 100 and country in (DE, FR)")
     given.press("Enter")
-    expect(panel.locator(".pc-range").first).to_contain_text(re.compile(r"rows 1–50 of \d,?\d\d\d$"))
-    for wrong, words in (("pric > 1", "did you mean 'price'?"), ("price >", "ends where"), ("price > much", "cannot be compared")):
+    expect(panel.locator(".pc-range").first).to_contain_text(re.compile(r"rows 1-50 of \d,?\d\d\d$"))
+    for wrong, words in (
+        ("pric > 1", "did you mean 'price'?"),
+        ("price >", "ends where"),
+        ("price > much", "cannot be compared"),
+    ):
         given.fill(wrong)
         given.press("Enter")
         expect(note).to_contain_text(words)
     given.fill("")
     given.press("Enter")
-    expect(panel.get_by_text("rows 1–50 of 20,000")).to_be_visible()
+    expect(panel.get_by_text("rows 1-50 of 20,000")).to_be_visible()
     panel.get_by_role("columnheader", name="price").get_by_role("button").click()
     expect(panel.locator(".pc-body tbody tr").first).to_contain_text("1.75")
     panel.get_by_role("columnheader", name="price").get_by_role("button").click()
@@ -276,12 +283,12 @@ def test_keys_drive_the_panel_and_not_the_notebook(open_book: Callable[..., Book
     expect(panel.get_by_role("tab", name="Schema")).to_be_focused()
     keyboard.press("ArrowLeft")
     table = panel.get_by_role("grid", name="Rows")
-    expect(panel.get_by_text("rows 1–50 of 20,000")).to_be_visible()
+    expect(panel.get_by_text("rows 1-50 of 20,000")).to_be_visible()
     table.focus()
     keyboard.press("PageDown")
-    expect(panel.get_by_text("rows 51–100 of 20,000")).to_be_visible()
+    expect(panel.get_by_text("rows 51-100 of 20,000")).to_be_visible()
     keyboard.press("Control+End")
-    expect(panel.get_by_text("rows 19,951–20,000 of 20,000")).to_be_visible()
+    expect(panel.get_by_text("rows 19,951-20,000 of 20,000")).to_be_visible()
     keyboard.press("ArrowRight")
     keyboard.press("Enter")
     expect(panel.locator(".pc-full")).to_be_visible()
@@ -303,7 +310,7 @@ def test_the_panel_works_while_a_cell_runs(open_book: Callable[..., Book], shop:
     running = book.page.locator(".jp-Notebook .jp-CodeCell").nth(1).locator(".jp-InputPrompt").first
     expect(running).to_have_text("[*]:")
     entry(book, "orders").click()
-    expect(panel.get_by_text("rows 1–50 of 20,000")).to_be_visible(timeout=15_000)
+    expect(panel.get_by_text("rows 1-50 of 20,000")).to_be_visible(timeout=15_000)
     assert running.inner_text() == "[*]:"
 
 
@@ -315,18 +322,18 @@ def test_a_slow_kernel_is_said_to_be_busy(open_book: Callable[..., Book], shop: 
     book.page.wait_for_timeout(1000)
     entry(book, "orders").click()
     expect(book.panel.get_by_text("kernel busy…")).to_be_visible()
-    expect(book.panel.get_by_text("rows 1–50 of 20,000")).to_be_visible(timeout=15_000)
+    expect(book.panel.get_by_text("rows 1-50 of 20,000")).to_be_visible(timeout=15_000)
     expect(book.panel.get_by_text("kernel busy…")).to_be_hidden()
 
 
 def test_changes_from_elsewhere_appear(open_book: Callable[..., Book], shop: Store) -> None:
-    """What another process caches, evicts or removes is seen; a store that is gone is a line, and the panel lives on."""
+    """What another process caches, evicts or removes is seen; without its store the panel lives on."""
     book = open_book(source(shop.root))
     expect(rows(book)).to_have_count(ENTRIES)
     panels.save(shop, "new one", {"frame": panels.orders(20)}, age=1)
     expect(rows(book)).to_have_count(ENTRIES + 1)
     entry(book, "new one").click()
-    expect(book.panel.get_by_text("rows 1–20 of 20")).to_be_visible()
+    expect(book.panel.get_by_text("rows 1-20 of 20")).to_be_visible()
     shop.evict([e for e in shop.catalog().entries if e.manifest.name == "new one"])
     expect(rows(book)).to_have_count(ENTRIES)
     expect(book.panel.get_by_role("tab")).to_have_count(0)
@@ -342,7 +349,7 @@ def test_little_is_added_to_a_saved_notebook(open_book: Callable[..., Book], sho
     book = open_book(source(shop.root))
     expect(rows(book)).to_have_count(ENTRIES)
     entry(book, "orders").click()
-    expect(book.panel.get_by_text("rows 1–50 of 20,000")).to_be_visible()
+    expect(book.panel.get_by_text("rows 1-50 of 20,000")).to_be_visible()
     book.page.keyboard.press("Control+s")
     book.page.wait_for_timeout(2500)
     saved = json.loads(book.path.read_text())

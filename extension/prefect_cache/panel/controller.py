@@ -126,7 +126,7 @@ class Controller:
         Where exports are written; the working folder unless given.
     """
 
-    def __init__(self, host: Host, push: Push = lambda message: None, folder: Path | None = None) -> None:
+    def __init__(self, host: Host, push: Push = lambda _: None, folder: Path | None = None) -> None:
         self.host = host
         self.push = push
         self.folder = folder
@@ -142,16 +142,13 @@ class Controller:
         number = request.get("id")
         reply: Message = {"id": number if isinstance(number, int | str) else None}
         try:
-            operation = OPERATIONS.get(str(request.get("op")))
-            if operation is None:
-                msg = f"the panel has no operation {str(request.get('op'))[:40]!r}"
-                raise UsageProblem(msg)
-            reply |= operation(self, Ask(request))
+            reply |= _operation(request)(self, Ask(request))
         except CacheError as error:
             reply["error"] = " ".join(filter(None, (error.message, error.remedy)))
         except OSError as error:
             reply["error"] = f"the store cannot be used: {error.strerror or error}"
-        except Exception as error:  # a fault of ours: told in the panel, with the traceback in the log, and the panel lives on
+        except Exception as error:
+            # A fault of ours: told in the panel, with the traceback in the log, and the panel lives on.
             log.debug("the panel failed at %r", request.get("op"), exc_info=True)
             reply["error"] = f"the panel failed: {type(error).__name__}: {str(error)[:300]}"
         return reply
@@ -254,14 +251,16 @@ class Controller:
 
     def _corner(self, entry: Entry, output: Output) -> list[list[str]]:
         """Return the first rows and columns of an array, which is mapped and not read."""
-        from prefect_cache import codecs  # noqa: PLC0415 - NumPy comes with it
+        from prefect_cache import codecs
 
         array = codecs.codec(output.codec).read(entry.path / output.file, output.meta, trusted=False)
         return _corner(array)
 
     def figures(self, ask: Ask) -> Message:
         """Return the pictures that the cell showed."""
-        return view.document([{"kind": "picture", "url": p, "text": "What the cell showed"} for p in _pictures(self._entry(ask))])
+        return view.document(
+            [{"kind": "picture", "url": p, "text": "What the cell showed"} for p in _pictures(self._entry(ask))]
+        )
 
     def schema(self, ask: Ask) -> Message:
         """Return all columns with the statistics known so far; those that are not are worked out in the background."""
@@ -339,14 +338,19 @@ class Controller:
         self._forget(r.address for r in records)
         done = self.host.store.evict([r.entry for r in records])
         self.listing(fresh=True)
-        return {"text": f"Evicted {_named(records)} ({size_text(done.freed)}).", "undo": self.host.store.retention.grace}
+        return {
+            "text": f"Evicted {_named(records)} ({size_text(done.freed)}).",
+            "undo": self.host.store.retention.grace,
+        }
 
     def undo(self, ask: Ask) -> Message:
         """Bring back what was evicted last."""
         del ask
         entries = self.host.store.undo()
         self.listing(fresh=True)
-        return {"text": f"Brought back {view.counted(entries, 'entry')}." if entries else "There is nothing to bring back."}
+        return {
+            "text": f"Brought back {view.counted(entries, 'entry')}." if entries else "There is nothing to bring back."
+        }
 
     def pin(self, ask: Ask) -> Message:
         """Keep the chosen entries whatever retention says, or leave them to it again."""
@@ -373,7 +377,7 @@ class Controller:
 
     def export(self, ask: Ask) -> Message:
         """Write a stored frame as Parquet or CSV into the working folder, in the background."""
-        from prefect_cache.preview import export  # noqa: PLC0415 - pyarrow comes with it
+        from prefect_cache.preview import export
 
         entry, output = self._entry_and_output(ask)
         kind = ask.text("format")
@@ -426,7 +430,7 @@ class Controller:
         return self._open(*self._entry_and_output(ask))
 
     def _open(self, entry: Entry, output: Output) -> Preview:
-        from prefect_cache.preview import Preview as Opened  # noqa: PLC0415 - pyarrow comes with it
+        from prefect_cache.preview import Preview as Opened
 
         with self._lock:
             place = (entry.digest, output.digest)
@@ -453,6 +457,14 @@ class Controller:
             msg = "no entry is chosen, or those chosen are gone"
             raise UsageProblem(msg)
         return found
+
+
+def _operation(request: Mapping[str, object]) -> Callable[[Controller, Ask], Message]:
+    name = str(request.get("op"))
+    if name not in OPERATIONS:
+        msg = f"the panel has no operation {name[:40]!r}"
+        raise UsageProblem(msg)
+    return OPERATIONS[name]
 
 
 OPERATIONS: Mapping[str, Callable[[Controller, Ask], Message]] = {
@@ -499,7 +511,7 @@ def _base64(kind: str, data: str) -> str:
 
 def _corner(array: object) -> list[list[str]]:
     """Return the first rows and columns of an array of any number of dimensions, as text."""
-    import numpy as np  # noqa: PLC0415 - whoever stored an array has it
+    import numpy as np
 
     if not isinstance(array, np.ndarray) or not array.ndim:
         return [[str(array)[:200]]]
@@ -511,7 +523,11 @@ def _corner(array: object) -> list[list[str]]:
 
 def _number(value: object) -> str:
     """Return an array's element in few digits; its rows are for a glance."""
-    return f"{value:.6g}" if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) else str(value)[:40]
+    return (
+        f"{value:.6g}"
+        if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+        else str(value)[:40]
+    )
 
 
 def _statistics(found: Statistics | None) -> Json:

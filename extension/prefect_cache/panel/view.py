@@ -371,7 +371,7 @@ def value(output: Output, corner: list[list[str]]) -> list[Block]:
 
 
 def _fact(value: Json) -> str:
-    return " × ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def files(entry: Entry, folder: str) -> list[Block]:
@@ -427,7 +427,7 @@ def snippets(path: Path, output: Output) -> dict[str, str]:
         "polars": f"import polars as pl\n\n{name} = pl.read_ipc({where})",
         "DuckDB": f"import duckdb, pyarrow as pa\n\n"
         f"{name} = pa.ipc.open_file(pa.memory_map({where})).read_all()\n"
-        f'duckdb.sql("select * from {name} limit 10")',
+        f'duckdb.sql("from {name} limit 10")',
     }
 
 

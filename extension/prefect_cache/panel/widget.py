@@ -78,7 +78,7 @@ def static_bundle(controller: Controller) -> dict[str, str]:
     return {"text/plain": view.static_text(records, *told), "text/html": view.static_html(records, *told)}
 
 
-class CachePanel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types
+class CachePanel(anywidget.AnyWidget):
     """The panel as one widget: the page asks by messages, the controller answers.
 
     The widget's state is no more than the first rows of the list: replies go by messages, so that nothing
@@ -123,10 +123,10 @@ class CachePanel(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no
         self._controller.close()
         super().close()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundle = super()._repr_mimebundle_(**kwargs)
         # What stays in the notebook for those who open it without a kernel: the list as a table.
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        return data | static_bundle(self._controller), metadata
+        return bundle and (bundle[0] | static_bundle(self._controller), bundle[1])
 
 
 class BasicPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -136,25 +136,25 @@ class BasicPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
         self._controller = Controller(host)
         self._first = 0
         self._title = ipywidgets.HTML()
-        self._search = ipywidgets.Text(placeholder="search name, column, notebook; size>1GB unused>7d", continuous_update=False)
+        self._search = ipywidgets.Text(
+            placeholder="search name, column, notebook; size>1GB unused>7d", continuous_update=False
+        )
         self._list = ipywidgets.SelectMultiple(options=[], rows=10, layout={"width": "100%"})
         self._output = ipywidgets.Dropdown(options=[], description="Output")
         self._page = ipywidgets.HTML()
         self._line = ipywidgets.HTML()
         self._confirm = ipywidgets.HBox([])
-        actions = {"Refresh": self.refresh, "Evict": self._ask_evict, "Undo": self._undo, "Pin": self._pin, "Unpin": self._unpin}
+        actions = {
+            "Refresh": self.refresh,
+            "Evict": self._ask_evict,
+            "Undo": self._undo,
+            "Pin": self._pin,
+            "Unpin": self._unpin,
+        }
         turns = {"Back": lambda: self._turn(-1), "Next": lambda: self._turn(1), "Load": self._load}
-        super().__init__(
-            [
-                self._title,
-                ipywidgets.HBox([self._search, *_buttons(actions)]),
-                self._list,
-                self._confirm,
-                ipywidgets.HBox([self._output, *_buttons(turns)]),
-                self._page,
-                self._line,
-            ]
-        )
+        above = ipywidgets.HBox([self._search, *_buttons(actions)])
+        below = ipywidgets.HBox([self._output, *_buttons(turns)])
+        super().__init__([self._title, above, self._list, self._confirm, below, self._page, self._line])
         self._search.observe(lambda _: self.refresh(), "value")
         self._list.observe(lambda _: self._selected(), "value")
         self._output.observe(lambda _: self._turn(0), "value")
@@ -239,7 +239,9 @@ class BasicPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
         if self._output.value is None:
             return
         name = self._output.label.rpartition(" (")[0]
-        reply = self._do("load", key=self._list.value[0], file=self._output.value[0], variable=name, overwrite=overwrite)
+        reply = self._do(
+            "load", key=self._list.value[0], file=self._output.value[0], variable=name, overwrite=overwrite
+        )
         if "exists" in reply:
             label = f"Replace {reply['exists']} ({reply['what']})"
             self._confirm.children = _buttons({label: lambda: self._load(overwrite=True), "Cancel": self._cancel})
@@ -276,8 +278,11 @@ def _table(page: Message) -> str:
         for n, r in zip(numbers, rows, strict=True)
         if isinstance(r, list)
     )
-    where = f"rows {int(str(page['first'])) + 1:,} and on, of {page['total']:,}; columns 1 to {len(columns)} of {page['all']:,}"
-    return f"<p>{where}</p><div style='max-height:24em;overflow:auto'><table><tr><th></th>{head}</tr>{body}</table></div>"
+    first = int(str(page["first"])) + 1
+    where = f"rows {first:,} and on, of {page['total']:,}; columns 1 to {len(columns)} of {page['all']:,}"
+    return (
+        f"<p>{where}</p><div style='max-height:24em;overflow:auto'><table><tr><th></th>{head}</tr>{body}</table></div>"
+    )
 
 
 def _cell(value: object) -> str:

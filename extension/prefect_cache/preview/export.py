@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from prefect_cache.preview.text import is_bytes, texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from prefect_cache.preview.frame import Preview
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
@@ -45,7 +45,15 @@ _KERNELS = {
     ">": pc.greater,
     ">=": pc.greater_equal,
 }
-_SPANS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1, "ms": Decimal("1e-3"), "us": Decimal("1e-6")}
+_SPANS: Mapping[str, int | Decimal] = {
+    "d": 86400,
+    "h": 3600,
+    "m": 60,
+    "min": 60,
+    "s": 1,
+    "ms": Decimal("1e-3"),
+    "us": Decimal("1e-6"),
+}
 _UNITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
@@ -147,7 +155,7 @@ class _Parser:
     def value(self, after: str) -> str:
         """Return a constant: one in quotes, or bare words up to 'and', a comma or the end."""
         first = self.next(f"a value after '{after}'")
-        if first.kind in {"quoted", "tick"}:
+        if first.kind in {"quoted", "tick"} or first.text in {'"', "'", "`"}:
             return self.name(first)
         if first.kind == "operator":
             msg = f"a value was expected after '{after}', not {first.text!r}"
@@ -262,7 +270,7 @@ def _integers(op: str, value: Decimal, kind: pa.DataType) -> Predicate:
     bits = kind.bit_width
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if pa.types.is_signed_integer(kind) else (0, 2**bits - 1)
     if not low <= value <= high:
-        kept = op == "!=" or (op in {"<", "<="}) == (value > high) and op != "="
+        kept = op != "=" and (op == "!=" or (op in {"<", "<="}) == (value > high))
         return lambda a: _present(a, kept=kept)
     constant = pa.scalar(int(value), kind)
     kernel = _KERNELS[op]

@@ -21,7 +21,7 @@ from prefect_cache.errors import Damaged, UsageProblem
 from prefect_cache.model import Column, Page
 from prefect_cache.preview import filters
 from prefect_cache.preview.statistics import Statistics, column_statistics
-from prefect_cache.preview.text import CELL, dtype_text, is_numeric, texts
+from prefect_cache.preview.text import CELL, dtype_text, is_numeric, shorten, texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +48,7 @@ BLOCK_ROWS = 1_000_000
 BLOCK_BYTES = 8 * 2**20
 REMEMBERED = 4
 WHOLE_CELL = 20_000
+SHORTEST_CELL = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,9 @@ class Preview:
     path
         The file: any uncompressed Arrow IPC file.
     meta
-        What the codec said of the value: names and dtypes of its columns, where it knows better than Arrow does.
+        What the codec said of the value: names and dtypes of its columns, where it knows better than Arrow.
     size
-        Bytes that the file must have. A shorter one must never be mapped: touching a page beyond its end kills the process.
+        Bytes that the file must have. A shorter one is never mapped: to touch what is beyond its end kills the process.
     """
 
     def __init__(self, path: Path, meta: Mapping[str, Json] | None = None, size: int | None = None) -> None:
@@ -137,10 +138,10 @@ class Preview:
         with self._lock:
             rows, total, note = self._rows(first, count, filter.strip(), sort, descending=descending)
             window = range(len(self._fields))[columns[0] : columns[0] + columns[1]]
-            shown = self._texts(rows, window)
+            shown = _capped(self._texts(rows, window))
             return Page(
-                columns=tuple(self._labels[i] for i in window),
-                rows=_capped(shown),
+                columns=tuple(self._labels[i] for i in window[: len(shown[0]) if shown else None]),
+                rows=shown,
                 first=first,
                 total=total,
                 total_columns=len(self._fields),
@@ -160,7 +161,7 @@ class Preview:
         arrays = self._arrays(self._fields[column])
         if any(pa.types.is_floating(a.type) for a in arrays):
             return None
-        return sum(a.null_count for a in arrays)
+        return sum(int(a.null_count) for a in arrays)
 
     def statistics(self, column: int, stop: Callable[[], bool] = lambda: False) -> Statistics | None:
         """Return minimum, maximum, distinct values and a histogram of a column; None where `stop` said so."""
@@ -403,7 +404,8 @@ def _block_rows(batch: pa.RecordBatch) -> int:
 
 def _row_bytes(array: pa.Array) -> float:
     """Return bytes per row, from the buffers' lengths: reads nothing of the column itself."""
-    return sum(b.size for b in array.buffers() if b is not None) / max(1, len(array))
+    size: int = sum(b.size for b in array.buffers() if b is not None)
+    return size / max(1, len(array))
 
 
 def _consecutive(rows: np.ndarray) -> bool:
@@ -416,13 +418,15 @@ def _forget_oldest(kept: OrderedDict[str, Selection] | OrderedDict[tuple[str, st
 
 
 def _capped(rows: list[list[str | None]]) -> tuple[tuple[str | None, ...], ...]:
-    """Return the cells, the longest ones shortened until the page is small enough to send."""
+    """Return the cells, the longest ones shortened, then columns left out, until the page is small enough to send."""
     limit = CELL
-    while limit > 8 and _bytes(rows) > PAGE_BYTES:
+    while limit > SHORTEST_CELL and _bytes(rows) > PAGE_BYTES:
         limit //= 2
-        rows = [[c if c is None or len(c) <= limit else c[: limit - 1] + "…" for c in row] for row in rows]
+        rows = [[c if c is None else shorten(c, limit) for c in row] for row in rows]
+    while rows and len(rows[0]) > 1 and _bytes(rows) > PAGE_BYTES:
+        rows = [row[: len(row) // 2] for row in rows]
     return tuple(tuple(row) for row in rows)
 
 
 def _bytes(rows: list[list[str | None]]) -> int:
-    return len(json.dumps(rows, ensure_ascii=True))
+    return len(json.dumps(rows, ensure_ascii=False).encode())

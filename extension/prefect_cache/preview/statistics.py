@@ -221,7 +221,8 @@ def _positions(array: pa.Array, low: pa.Scalar) -> np.ndarray:
         bits = kind if pa.types.is_unsigned_integer(kind) else bits
         base = _one(low).view(bits).to_numpy().astype(np.uint64)[0]
         # Differences of 64-bit integers never leave 64 bits without a sign.
-        return (array.view(bits).to_numpy().astype(np.uint64) - base).astype(np.float64)
+        distance: np.ndarray = array.view(bits).to_numpy().astype(np.uint64) - base
+        return distance.astype(np.float64)
     values = np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
     return values - float(low.as_py())
 
@@ -238,8 +239,7 @@ def hashes_of(valid: pa.Array) -> np.ndarray | None:
     """Return 64 bits for each value, equal for equal values; None for types that have no such hash here."""
     kind = valid.type
     if isinstance(valid, pa.DictionaryArray):
-        inner = hashes_of(valid.dictionary.take(pc.unique(valid.indices)))
-        return inner
+        return hashes_of(valid.dictionary.take(pc.unique(valid.indices)))
     if pa.types.is_boolean(kind):
         return _mixed(np.asarray(valid.to_numpy(zero_copy_only=False), np.uint64))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -249,7 +249,7 @@ def hashes_of(valid: pa.Array) -> np.ndarray | None:
     if pa.types.is_floating(kind):
         # Adding zero makes one value of 0.0 and -0.0.
         return _mixed((valid.cast(pa.float64()).to_numpy() + 0.0).view(np.uint64))
-    if pa.types.is_integer(kind) or pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+    if pa.types.is_integer(kind) or (pa.types.is_temporal(kind) and not pa.types.is_interval(kind)):
         bits = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}[kind.bit_width]
         return _mixed(valid.view(bits).to_numpy().astype(np.uint64))
     if pa.types.is_decimal(kind):
@@ -263,7 +263,8 @@ def _mixed(values: np.ndarray) -> np.ndarray:
         values = (values + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
+        mixed: np.ndarray = values ^ (values >> np.uint64(31))
+        return mixed
 
 
 def _text_hashes(array: pa.Array) -> np.ndarray:

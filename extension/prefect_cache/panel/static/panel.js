@@ -553,8 +553,8 @@ class Detail {
 	paint() {
 		const { page, view } = this;
 		const { first, total, all } = page;
-		this.range.textContent = page.rows.length ? `rows ${number(first + 1)}–${number(first + page.rows.length)} of ${number(total)}` : "no rows";
-		this.window.textContent = `columns ${number(view.column + 1)}–${number(view.column + page.columns.length)} of ${number(all)}`;
+		this.range.textContent = page.rows.length ? `rows ${number(first + 1)}-${number(first + page.rows.length)} of ${number(total)}` : "no rows";
+		this.window.textContent = `columns ${number(view.column + 1)}-${number(view.column + page.columns.length)} of ${number(all)}`;
 		this.columnBar.hidden = page.columns.length === all;
 		this.full.hidden = true;
 		this.tell(page.note);
@@ -645,7 +645,7 @@ class Detail {
 		});
 		const count = reply.columns.length;
 		this.body.replaceChildren(h("div.bar", work ? null : button("Work out statistics", () => this.schema(first, true)),
-			h("span.dim", `${number(reply.rows)} rows, columns ${number(first + 1)}–${number(first + count)} of ${number(reply.all)}`),
+			h("span.dim", `${number(reply.rows)} rows, columns ${number(first + 1)}-${number(first + count)} of ${number(reply.all)}`),
 			first ? icon("‹", "Columns before", () => this.schema(Math.max(0, first - count))) : null,
 			first + count < reply.all ? icon("›", "Columns after", () => this.schema(first + count)) : null),
 		h("div.scroll", h("table.table", h("thead", h("tr", ...["Column", "Type", "Missing", "Minimum", "Maximum", "Distinct", "Distribution"]
