@@ -29,7 +29,13 @@ ROWS = 20_000
 def frame() -> pd.DataFrame:
     """Return a frame of several blocks."""
     numbers = np.arange(ROWS)
-    columns = {"i": numbers, "f": numbers / 7, "g": numbers * 2.0, "s": [str(n) for n in numbers], "b": numbers % 2 == 0}
+    columns = {
+        "i": numbers,
+        "f": numbers / 7,
+        "g": numbers * 2.0,
+        "s": [str(n) for n in numbers],
+        "b": numbers % 2 == 0,
+    }
     return pd.DataFrame(columns)
 
 
@@ -106,9 +112,9 @@ class CodecContract:
         """A notebook may hold thousands of restored values."""
         meta = codec.write(value, path).meta
         kept = [codec.read(path, meta, trusted=True)]
-        before = len(os.listdir("/proc/self/fd"))
+        before = _descriptors()
         kept += [codec.read(path, meta, trusted=True) for _ in range(20)]
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert _descriptors() == before
 
     def test_a_missing_file_is_damage(self, codec: Codec, path: Path) -> None:
         """The entry that names it is not whole."""
@@ -163,6 +169,10 @@ class CodecContract:
         raise NotImplementedError
 
 
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 class Own:
     """A class of the user's own."""
 
@@ -215,7 +225,7 @@ class MappedContract(CodecContract):
         same(value, found)
 
     def test_a_fork_sees_its_own_copy(self, codec: Codec, path: Path) -> None:
-        """joblib's workers fork."""
+        """So do the workers of joblib."""
         meta = codec.write(np.zeros(ROWS), path).meta
         array: Any = codec.read(path, meta, trusted=True)
         child = os.fork()
@@ -258,7 +268,7 @@ class TestArrow(MappedContract):
 
     def changes(self) -> list[tuple[Any, Any]]:
         def in_block(value: Any) -> None:
-            value._mgr.blocks[0].values[:] = 7
+            value._mgr.blocks[0].values[:] = 7  # noqa: PD011 - a block, not a frame
 
         return [
             (frame, lambda value: value.__setitem__("i", 1)),

@@ -43,7 +43,13 @@ def measure(sizes: str, into: Path, only: str) -> int:
     """Run the benchmarks in a process of their own."""
     environment = os.environ | {"BENCHMARK_MB": sizes}
     command = [sys.executable, "-m", "pytest", str(HERE), "-q", "-p", "no:xdist", "--timeout=900"]
-    command += [f"--benchmark-json={into}", "--benchmark-disable-gc", "--benchmark-columns=median,iqr,rounds", "-k", only]
+    command += [
+        f"--benchmark-json={into}",
+        "--benchmark-disable-gc",
+        "--benchmark-columns=median,iqr,rounds",
+        "-k",
+        only,
+    ]
     return subprocess.run(command, env=environment, check=False, cwd=HERE.parents[1]).returncode
 
 
@@ -62,7 +68,12 @@ def table(medians: Medians) -> str:
     for operation in dict.fromkeys(operation for operation, _, _ in medians):
         rows = {key: found for key, found in medians.items() if key[0] == operation}
         ways = list(dict.fromkeys(way for found in rows.values() for way in found))
-        lines += [f"### {operation}, milliseconds", "", "| | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
+        lines += [
+            f"### {operation}, milliseconds",
+            "",
+            "| | " + " | ".join(ways) + " |",
+            "|---" * (len(ways) + 1) + "|",
+        ]
         for (_, size, kind), found in rows.items():
             best = min((ms for way, ms in found.items() if "limit" not in way), default=0)
             cells = [_cell(found.get(way), best) for way in ways]

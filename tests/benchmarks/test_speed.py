@@ -84,10 +84,18 @@ def test_restore(benchmark: Any, size: float, kind: str, way: Way, disk: Path) -
 
 
 @pytest.mark.parametrize("name", hashes())
-@pytest.mark.parametrize(("size", "kind"), [(size, kind) for size in SIZES for kind in (KINDS if size < LARGE else COMMON)])
+@pytest.mark.parametrize(
+    ("size", "kind"), [(size, kind) for size in SIZES for kind in (KINDS if size < LARGE else COMMON)]
+)
 def test_fingerprint(benchmark: Any, size: float, kind: str, name: str) -> None:
     """How long until a value is told from every other."""
     frame = value(kind, size)
     benchmark.group = f"fingerprint {kind} {size:g} MB"
-    benchmark.extra_info |= {"operation": "fingerprint", "kind": kind, "size": size, "way": name, "bytes": bytes_of(frame)}
+    benchmark.extra_info |= {
+        "operation": "fingerprint",
+        "kind": kind,
+        "size": size,
+        "way": name,
+        "bytes": bytes_of(frame),
+    }
     benchmark.pedantic(hashes()[name], args=(frame,), rounds=rounds(size), warmup_rounds=int(size < LARGE))

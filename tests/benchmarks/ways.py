@@ -254,7 +254,7 @@ def _buffers(frame: pd.DataFrame) -> list[np.ndarray]:
     """Return a frame's memory as whole numbers of eight bytes."""
     found = []
     for block in frame._mgr.blocks:
-        values = block.values
+        values = block.values  # noqa: PD011 - a block, not a frame
         if isinstance(values, np.ndarray) and values.dtype != object:
             found += [values.reshape(-1, order="A").view(np.int64)]
         elif hasattr(values, "_pa_array"):

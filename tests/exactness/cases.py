@@ -1,3 +1,4 @@
+# ruff: noqa: DTZ001, E501 - one line, one shape; moments without a zone are shapes too
 """The table: shapes of pandas, NumPy, Arrow and polars values, most of which Arrow's own way loses or refuses.
 
 Each line makes one value. ``NEEDS_TRUST`` names those whose files cannot be read without trust, and nothing else.

@@ -96,7 +96,9 @@ def _(one: Any, two: Any, where: str) -> None:
 def _(one: np.ndarray, two: np.ndarray, where: str) -> None:
     same(one.dtype, two.dtype, f"{where}.dtype")
     same(one.shape, two.shape, f"{where}.shape")
-    check(holds=one.flags.writeable == two.flags.writeable, where=f"{where}.flags.writeable", one=one.flags, two=two.flags)
+    check(
+        holds=one.flags.writeable == two.flags.writeable, where=f"{where}.flags.writeable", one=one.flags, two=two.flags
+    )
     if isinstance(one, np.ma.MaskedArray):
         _masked(one, two, where)
     elif one.dtype.kind == "T" or (one.dtype.hasobject and one.dtype.names is None):
@@ -107,11 +109,21 @@ def _(one: np.ndarray, two: np.ndarray, where: str) -> None:
     else:
         check(holds=_bits(one) == _bits(two), where=where, one=one, two=two)
     if min(one.shape, default=0) > 1 and one.flags.forc and not one.dtype.hasobject:
-        check(holds=one.flags.c_contiguous == two.flags.c_contiguous, where=f"{where} order", one=one.strides, two=two.strides)
+        check(
+            holds=one.flags.c_contiguous == two.flags.c_contiguous,
+            where=f"{where} order",
+            one=one.strides,
+            two=two.strides,
+        )
 
 
 def _masked(one: Any, two: Any, where: str) -> None:
-    check(holds=(one.mask is np.ma.nomask) == (two.mask is np.ma.nomask), where=f"{where}.mask", one=one.mask, two=two.mask)
+    check(
+        holds=(one.mask is np.ma.nomask) == (two.mask is np.ma.nomask),
+        where=f"{where}.mask",
+        one=one.mask,
+        two=two.mask,
+    )
     same(np.asarray(one.mask), np.asarray(two.mask), f"{where}.mask")
     same(np.asarray(one.data), np.asarray(two.data), f"{where}.data")
     same(one.fill_value, two.fill_value, f"{where}.fill_value")
@@ -289,7 +301,12 @@ def _(one: object, two: object, where: str) -> None:
 @_same.register(pa.Table)
 @_same.register(pa.RecordBatch)
 def _(one: Any, two: Any, where: str) -> None:
-    check(holds=one.schema.equals(two.schema, check_metadata=True), where=f"{where}.schema", one=one.schema, two=two.schema)
+    check(
+        holds=one.schema.equals(two.schema, check_metadata=True),
+        where=f"{where}.schema",
+        one=one.schema,
+        two=two.schema,
+    )
     same(one.num_rows, two.num_rows, f"{where}.num_rows")
     for number in range(one.num_columns):
         same(one.column(number), two.column(number), f"{where}.column({number})")
@@ -339,7 +356,12 @@ def _(one: pl.Series, two: pl.Series, where: str) -> None:
         return
     if one.dtype.is_float():
         same(one.to_numpy(), two.to_numpy(), where)
-    check(holds=one.equals(two, check_dtypes=True, check_names=True, null_equal=True) or one.dtype.is_float(), where=where, one=one, two=two)
+    check(
+        holds=one.equals(two, check_dtypes=True, check_names=True, null_equal=True) or one.dtype.is_float(),
+        where=where,
+        one=one,
+        two=two,
+    )
     for flag in ("SORTED_ASC", "SORTED_DESC"):
         same(one.flags.get(flag), two.flags.get(flag), f"{where}.flags[{flag}]")
 

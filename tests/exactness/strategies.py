@@ -94,7 +94,9 @@ def _moments(rows: int) -> st.SearchStrategy[Any]:
 
 
 def _spans(rows: int) -> st.SearchStrategy[Any]:
-    return st.tuples(npst.arrays("i8", rows), st.sampled_from(UNITS)).map(lambda pair: pd.array(pair[0].view(f"m8[{pair[1]}]")))
+    return st.tuples(npst.arrays("i8", rows), st.sampled_from(UNITS)).map(
+        lambda pair: pd.array(pair[0].view(f"m8[{pair[1]}]"))
+    )
 
 
 def _masked(rows: int) -> st.SearchStrategy[Any]:
@@ -176,7 +178,9 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
     drawn = [pd.Series(part, dtype=part.dtype) for part in parts]  # pandas would look for text, and not all is
     repeated = [drawn[n] for n in draw(st.lists(st.integers(0, len(drawn) - 1), max_size=4))] if drawn else []
     frame = pd.concat([*drawn, *repeated], axis=1) if drawn else pd.DataFrame(index=range(rows))
-    frame.columns = draw(st.permutations(range(frame.shape[1]))) if draw(st.booleans()) else [draw(names) for _ in frame]
+    frame.columns = (
+        draw(st.permutations(range(frame.shape[1]))) if draw(st.booleans()) else [draw(names) for _ in frame]
+    )
     frame.index = draw(indexes(rows))
     if draw(st.booleans()):
         frame = frame.iloc[draw(st.integers(0, 3)) :: draw(st.sampled_from([1, 2, -1]))]

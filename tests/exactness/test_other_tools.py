@@ -37,7 +37,7 @@ def written(name: str, folder: Path) -> tuple[Any, Path]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_file_is_valid_for_every_tool(name: str, tmp_path: Path) -> None:
-    """pyarrow validates it in full; polars and DuckDB read as many rows, and the same cells."""
+    """Pyarrow validates it in full; polars and DuckDB read as many rows, and the same cells."""
     _, path = written(name, tmp_path)
     table = opened(path)
     table.validate(full=True)
@@ -54,11 +54,12 @@ def test_every_file_is_valid_for_every_tool(name: str, tmp_path: Path) -> None:
 
 
 SIMPLE = (
-    "frame int8", "frame uint64", "frame float32", "frame float64", "frame bool", "frame of many blocks", "frame row-major",
-    "frame row-major int32", "frame of interleaved dtypes", "frame sliced", "frame reversed", "frame of columns sliced",
-    "frame >f8", "dates ns", "dates us", "spans ms", "zone named", "masked Int64", "masked boolean", "masked garbage", "str",
-    "str missing", "str sliced", "str concatenated", "string python", "categories", "categories missing", "objects text",
-    "objects text and every missing", "objects ints", "arrow string", "arrow decimal", "index text", "index dates zone", "index levels",
+    "frame int8", "frame uint64", "frame float32", "frame float64", "frame bool", "frame of many blocks",
+    "frame row-major", "frame row-major int32", "frame of interleaved dtypes", "frame sliced", "frame reversed",
+    "frame of columns sliced", "frame >f8", "dates ns", "dates us", "spans ms", "zone named", "masked Int64",
+    "masked boolean", "masked garbage", "str", "str missing", "str sliced", "str concatenated", "string python",
+    "categories", "categories missing", "objects text", "objects text and every missing", "objects ints",
+    "arrow string", "arrow decimal", "index text", "index dates zone", "index levels",
 )  # fmt: skip
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from exactness.compare import same
 from exactness.strategies import arrays, frames
 from prefect_cache.codecs import codec_for
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 patient = settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
 
