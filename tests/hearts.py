@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from prefect_cache.model import Options
 from prefect_cache.session import Session, Shell
@@ -30,7 +30,7 @@ class PrintRecorder:
         if value is not None:
             self.displays += ({"output_type": "execute_result", "text": repr(value)[:200]},)
 
-    def __enter__(self) -> PrintRecorder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -75,12 +75,12 @@ class Notebook:
         self.runs += 1
         tree = ast.parse(python)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, "<cell>", "exec"), self.names)  # noqa: S102 - that is what a notebook does
+        exec(compile(tree, "<cell>", "exec"), self.names)
         if last is None:
             return None
-        return eval(compile(ast.Expression(last.value), "<cell>", "eval"), self.names)  # noqa: S307
+        return eval(compile(ast.Expression(last.value), "<cell>", "eval"), self.names)
 
-    def _replay(self, displays: Sequence[Mapping[str, Json]], value: object) -> None:  # noqa: ARG002
+    def _replay(self, displays: Sequence[Mapping[str, Json]], value: object) -> None:
         self.shown += displays
 
     def _run_task(
@@ -88,9 +88,9 @@ class Notebook:
         body: Callable[[], object],
         *,
         options: Options,
-        key: Key,  # noqa: ARG002 - the signature of the real one
-        name: str,  # noqa: ARG002
-        context: Mapping[str, Json] | None = None,  # noqa: ARG002
+        key: Key,
+        name: str,
+        context: Mapping[str, Json] | None = None,
     ) -> tuple[object, dict[str, Json]]:
         for left in reversed(range(options.retries + 1)):
             try:

@@ -72,7 +72,7 @@ CASES = {
     "bytearray": (lambda: bytearray(b"abc"), lambda v: v.extend(b"d")),
     "deque": (lambda: collections.deque([1, 2], maxlen=3), lambda v: v.appendleft(0)),
     "array.array": (lambda: array.array("d", [1.0]), lambda v: v.append(2.0)),
-    "random.Random": (lambda: random.Random(1), lambda v: v.random()),  # noqa: S311 - no secrets here
+    "random.Random": (lambda: random.Random(1), lambda v: v.random()),
     "instance": (Plain, set_x),
     "slots": (Slotted, set_x),
     "frozen dataclass": (Frozen, set_x),

@@ -20,7 +20,7 @@ from prefect_cache.errors import Damaged, Unstorable, Untrusted
 def notebook(source: str = "", **names: object) -> dict[str, Any]:
     """Return a namespace like a notebook's in which `source` has run."""
     namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins, **names}
-    exec(compile(textwrap.dedent(source), "<cell>", "exec"), namespace)  # noqa: S102 - that is what a notebook does
+    exec(compile(textwrap.dedent(source), "<cell>", "exec"), namespace)
     return namespace
 
 

@@ -78,9 +78,7 @@ def test_a_column_renamed_misses(root: Path) -> None:
 
 
 def test_a_frame_changed_in_place_is_changed_in_place_again(root: Path) -> None:
-    notebook = again(
-        root, "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2]})\nother = df", "df['b'] = df['a'] * 2"
-    )
+    notebook = again(root, "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2]})\nother = df", "df['b'] = df['a'] * 2")
     assert notebook["other"] is notebook["df"]
     assert notebook["other"]["b"].tolist() == [2, 4]
 
@@ -238,7 +236,13 @@ class Attempts:
 def test_process_state_is_changed_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MODE", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    cell = "import os, sys\nos.environ['MODE'] = 'fast'\nsys.path.append('lib')\nimport pandas as pd\npd.set_option('display.max_rows', 7)"
+    cell = """
+import os, sys
+os.environ['MODE'] = 'fast'
+sys.path.append('lib')
+import pandas as pd
+pd.set_option('display.max_rows', 7)
+"""
     Notebook(root).cached(cell)
     monkeypatch.delenv("MODE")
     pd.reset_option("display.max_rows")
@@ -264,3 +268,42 @@ def test_the_manifest_is_read_by_people(root: Path) -> None:
     entry = Notebook(root).store.get("small")
     assert entry.manifest.source == "x = 1\ny = [2]"
     assert entry.manifest.effects["names"] == {"x": ["plain", 1], "y": ["item", 0, "y"]}
+
+
+def test_an_array_changed_in_place_shows_in_its_windows(root: Path) -> None:
+    notebook = again(root, "import numpy as np\na = np.arange(10.0)\nb = a[2:5]", "a[3] = 99")
+    assert notebook["b"].tolist() == [2, 99, 4]
+
+
+def test_windows_onto_each_other_stay_so_when_both_are_inputs(root: Path) -> None:
+    notebook = again(root, "import numpy as np\na = np.arange(10.0)\nb = a[2:5]", "b[:] = 0\ntotal = a.sum()")
+    assert (notebook["a"][2], notebook["total"]) == (0, 36)
+    notebook["b"][0] = 5
+    assert notebook["a"][2] == 5
+
+
+def test_an_object_in_an_object_array_stays_that_object(root: Path) -> None:
+    notebook = again(root, "import numpy as np", "a = np.array([{'x': 1}, None], dtype=object)\nb = a[0]")
+    assert notebook["b"] is notebook["a"][0]
+
+
+def test_an_object_in_a_frames_cell_stays_that_object(root: Path) -> None:
+    notebook = again(
+        root, "import pandas as pd", "tags = ['x']\ndf = pd.DataFrame({'t': [tags, tags, []]})\nd2 = df.copy()"
+    )
+    assert notebook["df"].loc[0, "t"] is notebook["df"].loc[1, "t"] is notebook["tags"] is notebook["d2"].loc[0, "t"]
+
+
+def test_a_closure_that_counts_goes_on_counting(root: Path) -> None:
+    setup = """
+def counter():
+    n = 0
+    def up():
+        nonlocal n
+        n += 1
+        return n
+    return up
+up = counter()
+"""
+    notebook = again(root, setup, "first = up()")
+    assert notebook["up"]() == 2

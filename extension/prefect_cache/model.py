@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     import ast
     from collections.abc import Mapping
+    from pathlib import Path
 
 FORMAT = 1
 """The number of the format on disk and of the digests; raised when either changes."""

@@ -20,7 +20,6 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -53,6 +52,7 @@ from prefect_cache.model import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
     from types import CodeType
 
     from prefect_cache.cells.fingerprint import Fingerprinter
@@ -79,7 +79,7 @@ class Recorder(Protocol):
 class RunTask(Protocol):
     """Runs a body as a Prefect task; see ``tasks.run_cell``."""
 
-    def __call__(
+    def __call__(  # noqa: D102 - the class says it
         self,
         body: Callable[[], object],
         *,
@@ -131,12 +131,12 @@ class Shell:
     replay: Callable[[Sequence[Mapping[str, Json]], object], None]
     run_task: RunTask
     is_hidden: Callable[[str], bool] = lambda name: name.startswith("__")
-    published: Callable[[Entry, Key], None] = lambda entry, key: None
-    restored: Callable[[Entry, Key], None] = lambda entry, key: None
-    fetch: Callable[[str, Options], bool] = lambda key, options: False
-    keep: Callable[[Entry, Options], None] = lambda entry, options: None
-    waiting: Callable[[str], None] = lambda holder: None
-    codes: Callable[[str], Iterable[CodeType]] = lambda python: ()
+    published: Callable[[Entry, Key], None] = lambda _entry, _key: None
+    restored: Callable[[Entry, Key], None] = lambda _entry, _key: None
+    fetch: Callable[[str, Options], bool] = lambda _key, _options: False
+    keep: Callable[[Entry, Options], None] = lambda _entry, _options: None
+    waiting: Callable[[str], None] = lambda _holder: None
+    codes: Callable[[str], Iterable[CodeType]] = lambda _python: ()
     manner: Callable[[], str] = lambda: ""
 
 
@@ -213,7 +213,9 @@ class Session:
         try:
             key, found = key_for(cell, self.namespace, options, self.shell.manner())
         except Unfingerprintable as error:
-            return self._bypass(cell, options, _unkeyed(error), error.remedy or f"leave it out with --ignore {error.name}")
+            return self._bypass(
+                cell, options, _unkeyed(error), error.remedy or f"leave it out with --ignore {error.name}"
+            )
         if found.dynamic:
             return self._bypass(cell, options, found.dynamic[0], remedy="name what it reads, so that it can be seen")
         because = ""
@@ -301,9 +303,7 @@ class Session:
             return self._replayed(entry, replay, key, started), ""
         return None, because
 
-    def _replayed(
-        self, entry: Entry, replay: Replay, key: Key, started: float
-    ) -> tuple[Outcome, object]:
+    def _replayed(self, entry: Entry, replay: Replay, key: Key, started: float) -> tuple[Outcome, object]:
         replay.apply()
         randomness.WATCH.restored(entry.manifest.observed)
         self.shell.replay(entry.manifest.displays, replay.value)
@@ -324,9 +324,7 @@ class Session:
         code = next(part.digest for part in key.parts if part.kind == "code")
         return explain.nearest(key, self.store.alike(name or _first_name(cell), code), cell.source)
 
-    def _bypass(
-        self, cell: Cell, options: Options, reason: str, remedy: str = ""
-    ) -> tuple[Outcome, object]:
+    def _bypass(self, cell: Cell, options: Options, reason: str, remedy: str = "") -> tuple[Outcome, object]:
         __tracebackhide__ = True
         nameless = Key(combine("bypass", cell.python), ())
         ran = _Ran()
@@ -339,9 +337,7 @@ class Session:
             return failed, None
         return Bypass(reason, ran.seconds, None, remedy, ran.notes), ran.value
 
-    def _run_task(
-        self, body: Callable[[], object], ran: _Ran, cell: Cell, options: Options, key: Key
-    ) -> Failed | None:
+    def _run_task(self, body: Callable[[], object], ran: _Ran, cell: Cell, options: Options, key: Key) -> Failed | None:
         """Run the body as a task; fill in `ran`, or return what failed."""
         __tracebackhide__ = True
         ran.started = time.time()
@@ -396,9 +392,7 @@ class Session:
             if ran.attempts:
                 before.rewind()
             ran.attempts += 1
-            ran.observer = observe.Observer(
-                strings=strings, store_root=self.store.root, namespace=self.namespace
-            )
+            ran.observer = observe.Observer(strings=strings, store_root=self.store.root, namespace=self.namespace)
             # Made here: outside, what Prefect does to the process on import would be the cell's doing.
             ran.watch = ran.watch or Watch()
             begun = time.perf_counter()
@@ -415,9 +409,7 @@ class Session:
 
         return body
 
-    def _store(
-        self, cell: Cell, key: Key, options: Options, before: Before, ran: _Ran, because: str
-    ) -> Outcome:
+    def _store(self, cell: Cell, key: Key, options: Options, before: Before, ran: _Ran, because: str) -> Outcome:
         observer, recorder = cast("observe.Observer", ran.observer), cast("Recorder", ran.recorder)
         if ran.seconds < options.min_seconds:
             return Bypass(f"it ran for less than {options.min_seconds:g} s", ran.seconds, key)

@@ -16,19 +16,19 @@ from __future__ import annotations
 import contextlib
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect_cache.cells import inplace
 from prefect_cache.cells import state as process
 from prefect_cache.cells.fingerprint import Fingerprinter, resolve
-from prefect_cache.cells.keys import ABSENT, name_digest
 from prefect_cache.cells.graph import GraphReader, GraphWriter
+from prefect_cache.cells.keys import ABSENT, name_digest
 from prefect_cache.errors import Damaged, Unfingerprintable
 from prefect_cache.model import Cell, Entry, Json, ObjectPath, Observed, Output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
     from prefect_cache.cells.fingerprint import Node
@@ -172,7 +172,12 @@ class Before:
         found: dict[int, str] = {}
         for name, reference in self.names.items():
             value = reference.get()
-            if name not in self.reached and _has_identity(value) and not _is_importable(value) and id(value) not in known:
+            if (
+                name not in self.reached
+                and _has_identity(value)
+                and not _is_importable(value)
+                and id(value) not in known
+            ):
                 found[id(value)] = name
         return found
 
@@ -182,7 +187,9 @@ def _was(node: Node) -> _Was:
 
 
 def _has_identity(value: object) -> bool:
-    return value is not None and not isinstance(value, bool | int | float | complex | str | bytes | tuple | frozenset | range)
+    return value is not None and not isinstance(
+        value, bool | int | float | complex | str | bytes | tuple | frozenset | range
+    )
 
 
 def _is_importable(value: object) -> bool:

@@ -26,7 +26,7 @@ A *reference* says where a root is. It is a tuple in a pickle and a list in the 
 from __future__ import annotations
 
 import collections
-import datetime
+import datetime as dt
 import decimal
 import io
 import itertools
@@ -69,10 +69,10 @@ _SHARED_BY_NATURE: Final = (
     types.BuiltinFunctionType,
     types.ModuleType,
     types.CodeType,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    datetime.tzinfo,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    dt.tzinfo,
     decimal.Decimal,
 )
 
@@ -175,7 +175,9 @@ class GraphWriter:
                 met[id(inner)] = inner
             return None
 
-        dump(cells, io.BytesIO(), pickler=self._keep(ValuePickler(io.BytesIO(), namespace=self._namespace, refer=refer)))
+        dump(
+            cells, io.BytesIO(), pickler=self._keep(ValuePickler(io.BytesIO(), namespace=self._namespace, refer=refer))
+        )
 
     def _keep(self, pickler: ValuePickler) -> ValuePickler:
         # What a pickler has met lives as long as it does, so that no id is used again meanwhile.
@@ -346,7 +348,9 @@ def _owner_and_guest(
     """Return which of two overlapping extents is stored (or stays), and which is a window onto it."""
     rank = {True: 0, False: 1}
     # What was there before stays; a frame keeps its blocks; of two arrays, the first in memory and larger is kept.
-    first, second = sorted((one, other), key=lambda e: (rank[id(e.owner) not in fresh], rank[e.block >= 0], e.low - e.high))
+    first, second = sorted(
+        (one, other), key=lambda e: (rank[id(e.owner) not in fresh], rank[e.block >= 0], e.low - e.high)
+    )
     if id(second.owner) not in fresh:
         return first, None
     if second.block >= 0:
@@ -403,7 +407,11 @@ def _is_unicode(text: str) -> bool:
 
 
 def _module(value: object) -> Reference | None:
-    if isinstance(value, types.ModuleType) and sys.modules.get(value.__name__) is value and value.__name__ != "__main__":
+    if (
+        isinstance(value, types.ModuleType)
+        and sys.modules.get(value.__name__) is value
+        and value.__name__ != "__main__"
+    ):
         return ("module", value.__name__)
     return None
 

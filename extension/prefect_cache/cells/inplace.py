@@ -10,6 +10,7 @@ pandas and NumPy objects are changed as their own methods change them: into the 
 wrote into that memory, so that views of it see the change; by exchanging what they hold where the run did so.
 """
 
+# ruff: noqa: SLF001 - where the blocks of a frame lie is known to its manager alone
 from __future__ import annotations
 
 import array
@@ -19,11 +20,28 @@ import random
 import sys
 import types
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache.errors import Unstorable
 
-_CONTAINERS = (list, dict, set, bytearray, collections.deque, array.array)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CONTAINERS: Final[dict[str, type]] = {
+    "defaultdict": collections.defaultdict,
+    "dict": dict,
+    "list": list,
+    "set": set,
+    "bytearray": bytearray,
+    "deque": collections.deque,
+    "array": array.array,
+    "exception": BaseException,
+}
+_TRANSPARENT: Final = frozenset(
+    {object, types.FunctionType, types.SimpleNamespace, collections.OrderedDict, *_CONTAINERS.values()}
+)
+"""Types of C whose content is known here; a class of Python's own keeps its content in attributes and slots."""
+
 _HEAP_TYPE = 1 << 9
 _OWN_CLASS_ATTRIBUTES = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__qualname__"})
 
@@ -49,63 +67,21 @@ def state_of(value: Any, memory: tuple[int, ...] = ()) -> State:
         Where the type has a content that cannot be taken out and put back.
     """
     kind = _kind(value)
+    content = _CONTENTS[kind].take(value)
     if kind == "pandas":
-        return State(kind, value.copy(deep=False), kept=tuple(a in memory for a in memory_of(value)))
-    if kind == "index":
-        return State(kind, list(value.names))
-    if kind == "ndarray":
-        return State(kind, value.view())
-    if kind == "bits":
-        return State(kind, value.state)
-    if kind == "generator":
-        return State(kind, value.bit_generator.state)
-    if kind == "legacy generator":
-        return State(kind, value.get_state(legacy=False))
-    if kind == "random":
-        return State(kind, value.getstate(), *_attributes(value))
-    if kind == "text":
-        return State(kind, (value.getvalue(), value.tell()))
-    if kind == "cell":
-        return State(kind, (value.cell_contents,))
-    if kind == "class":
-        return State(kind, {k: v for k, v in vars(value).items() if _is_content(k, v)})
-    if kind == "module":
-        return State(kind, {k: v for k, v in vars(value).items() if not k.startswith("__")})
-    return State(kind, _container_content(value), *_attributes(value))
+        return State(kind, content, kept=tuple(address in memory for address in memory_of(value)))
+    return State(kind, content, *(_attributes(value) if _CONTENTS[kind].has_attributes else (None, None)))
 
 
 def put_state(value: Any, state: State) -> None:
     """Give `value`, in place, the content that :func:`state_of` took."""
-    kind = _kind(value)
-    if kind != state.kind:
+    if not fits(value, state):
         raise Unstorable(f"the content of a {state.kind} cannot go into a {type(value).__name__}")
-    if kind == "pandas":
+    if state.kind == "pandas":
         _put_pandas(value, state)
-    elif kind == "index":
-        value.names = state.content
-    elif kind == "ndarray":
-        _put_array(value, state.content)
-    elif kind == "bits":
-        value.state = state.content
-    elif kind == "generator":
-        value.bit_generator.state = state.content
-    elif kind == "legacy generator":
-        value.set_state(state.content)
-    elif kind == "random":
-        value.setstate(state.content)
-        _put_attributes(value, state)
-    elif kind == "text":
-        text, position = state.content
-        value.seek(0)
-        value.truncate()
-        value.write(text)
-        value.seek(position)
-    elif kind == "cell":
-        (value.cell_contents,) = state.content
-    elif kind in {"class", "module"}:
-        _put_names(value, state.content, {k for k, v in vars(value).items() if kind == "class" and not _is_content(k, v)})
-    else:
-        _put_container(value, state.content)
+        return
+    _CONTENTS[state.kind].put(value, state.content)
+    if _CONTENTS[state.kind].has_attributes:
         _put_attributes(value, state)
 
 
@@ -131,45 +107,45 @@ def blocks_of(value: Any) -> tuple[Any, ...]:
     return tuple(block.values for block in _blocks(value))
 
 
-def _kind(value: Any) -> str:  # noqa: PLR0911 - a table of types reads best as one
+def _kind(value: Any) -> str:
+    return (
+        _library_kind(value)
+        or next((kind for kind, cls in _KINDS.items() if isinstance(value, cls)), "")
+        or _plain_kind(value)
+    )
+
+
+def _library_kind(value: Any) -> str:
+    """Return the kind of an object of pandas or NumPy, where these are loaded at all."""
     pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
-    if pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series):
-        return "pandas"
-    if pandas is not None and isinstance(value, pandas.Index):
-        return "index"
+    kinds: dict[str, Any] = {}
+    if pandas is not None:
+        kinds |= {"pandas": (pandas.DataFrame, pandas.Series), "index": pandas.Index}
     if numpy is not None:
-        if isinstance(value, numpy.ma.MaskedArray):
-            raise Unstorable("a masked array that a cell changes in place cannot be changed again in place")
-        if isinstance(value, numpy.ndarray):
-            return "ndarray"
-        if isinstance(value, numpy.random.Generator):
-            return "generator"
-        if isinstance(value, numpy.random.RandomState):
-            return "legacy generator"
-        if isinstance(value, numpy.random.BitGenerator):
-            return "bits"
-    if isinstance(value, random.Random):
-        return "random"
-    if isinstance(value, io.StringIO | io.BytesIO):
-        return "text"
-    if isinstance(value, type):
-        return "class"
-    if isinstance(value, types.CellType):
-        return "cell"
-    if isinstance(value, types.ModuleType):
-        return "module"
-    return _plain_kind(value)
+        kinds |= {"masked": numpy.ma.MaskedArray, "ndarray": numpy.ndarray, "generator": numpy.random.Generator}
+        kinds |= {"legacy generator": numpy.random.RandomState, "bits": numpy.random.BitGenerator}
+    kind = next((kind for kind, cls in kinds.items() if isinstance(value, cls)), "")
+    if kind == "masked":
+        raise Unstorable("a masked array that a cell changes in place cannot be changed again in place")
+    return kind
+
+
+_KINDS: Final[dict[str, Any]] = {
+    "random": random.Random,
+    "text": (io.StringIO, io.BytesIO),
+    "class": type,
+    "closure": types.CellType,
+    "module": types.ModuleType,
+}
 
 
 def _plain_kind(value: Any) -> str:
     cls = type(value)
-    container = next((c for c in _CONTAINERS if isinstance(value, c)), None)
-    known = {object, *_CONTAINERS, BaseException, types.FunctionType, types.SimpleNamespace, collections.OrderedDict}
-    known |= {collections.defaultdict, collections.Counter}
     for base in cls.__mro__:
-        if base not in known and not issubclass(base, BaseException) and not base.__flags__ & _HEAP_TYPE:
+        known = base in _TRANSPARENT or issubclass(base, BaseException) or base.__flags__ & _HEAP_TYPE
+        if not known:
             raise Unstorable(f"a {cls.__name__} that a cell changes in place cannot be changed again in place")
-    return container.__name__ if container is not None else "instance"
+    return next((kind for kind, container in _CONTAINERS.items() if isinstance(value, container)), "instance")
 
 
 def _blocks(value: Any) -> tuple[Any, ...]:
@@ -192,7 +168,9 @@ def _put_pandas(value: Any, state: State) -> None:
             block.values = target.values
     object.__setattr__(value, "_mgr", new._mgr)
     object.__setattr__(value, "_attrs", new._attrs)
-    object.__setattr__(value, "_flags", value.flags.__class__(value, allows_duplicate_labels=new.flags.allows_duplicate_labels))
+    object.__setattr__(
+        value, "_flags", value.flags.__class__(value, allows_duplicate_labels=new.flags.allows_duplicate_labels)
+    )
     if "_name" in vars(new):
         object.__setattr__(value, "_name", new._name)
     for clear in ("_clear_item_cache", "_reset_cache"):
@@ -228,45 +206,64 @@ def _put_array(value: Any, content: Any) -> None:
     # Else it is a read-only window: what it shows is another object's memory, which is put back by itself.
 
 
-def _container_content(value: Any) -> Any:
-    if isinstance(value, dict):
-        content: Any = dict(value)
-        return (content, value.default_factory) if isinstance(value, collections.defaultdict) else content
-    if isinstance(value, list):
-        return list(value)
-    if isinstance(value, set):
-        return set(value)
-    if isinstance(value, bytearray):
-        return bytes(value)
-    if isinstance(value, collections.deque):
-        return list(value)
-    if isinstance(value, array.array):
-        return value.tolist()
-    return value.args if isinstance(value, BaseException) else None
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """How the content of one kind of object is taken out and put back."""
+
+    take: Callable[[Any], Any]
+    put: Callable[[Any, Any], None]
+    has_attributes: bool = False
 
 
-def _put_container(value: Any, content: Any) -> None:
-    if isinstance(value, dict):
-        if isinstance(value, collections.defaultdict):
-            content, value.default_factory = content
-        dict.clear(value)
-        dict.update(value, content)
-        if isinstance(value, collections.OrderedDict):
-            value.clear()
-            for key, item in content.items():
-                collections.OrderedDict.__setitem__(value, key, item)
-    elif isinstance(value, list):
-        list.__setitem__(value, slice(None), content)
-    elif isinstance(value, set):
-        set.clear(value)
-        set.update(value, content)
-    elif isinstance(value, bytearray | array.array):
-        value[:] = array.array(value.typecode, content) if isinstance(value, array.array) else content
-    elif isinstance(value, collections.deque):
-        value.clear()
-        value.extend(content)
-    elif isinstance(value, BaseException):
-        value.args = content
+def _put_text(value: Any, content: tuple[Any, int]) -> None:
+    text, position = content
+    value.seek(0)
+    value.truncate()
+    value.write(text)
+    value.seek(position)
+
+
+def _put_cell(value: types.CellType, content: tuple[Any]) -> None:
+    (value.cell_contents,) = content
+
+
+def _put_class(value: type, content: dict[str, Any]) -> None:
+    _put_names(value, content, {k for k, v in vars(value).items() if not _is_content(k, v)})
+
+
+def _put_dict(value: Any, content: dict[Any, Any]) -> None:
+    value.clear() if isinstance(value, collections.OrderedDict) else dict.clear(value)
+    # A subclass may have rules of its own about setting items; what was there once is put back past them.
+    put = collections.OrderedDict.__setitem__ if isinstance(value, collections.OrderedDict) else dict.__setitem__
+    for key, item in content.items():
+        put(value, key, item)
+
+
+def _put_defaultdict(value: Any, content: tuple[dict[Any, Any], Any]) -> None:
+    items, value.default_factory = content
+    _put_dict(value, items)
+
+
+def _put_set(value: set[Any], content: set[Any]) -> None:
+    set.clear(value)
+    set.update(value, content)
+
+
+def _put_slice(value: Any, content: Any) -> None:
+    value[:] = content
+
+
+def _put_deque(value: collections.deque[Any], content: list[Any]) -> None:
+    value.clear()
+    value.extend(content)
+
+
+def _put_arguments(value: BaseException, content: tuple[Any, ...]) -> None:
+    value.args = content
+
+
+def _set(name: str) -> Callable[[Any, Any], None]:
+    return lambda value, content: setattr(value, name, content)
 
 
 def _attributes(value: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -310,3 +307,32 @@ def _put_names(owner: Any, content: dict[str, Any], leave: set[str]) -> None:
     for name, value in content.items():
         if vars(owner).get(name, _put_names) is not value:
             setattr(owner, name, value)
+
+
+_CONTENTS: Final[dict[str, _Content]] = {
+    "pandas": _Content(lambda v: v.copy(deep=False), lambda _value, _content: None),
+    "index": _Content(lambda v: list(v.names), _set("names")),
+    "ndarray": _Content(lambda v: v.view(), _put_array),
+    "bits": _Content(lambda v: v.state, _set("state")),
+    "generator": _Content(
+        lambda v: v.bit_generator.state, lambda v, content: setattr(v.bit_generator, "state", content)
+    ),
+    "legacy generator": _Content(lambda v: v.get_state(legacy=False), lambda v, content: v.set_state(content)),
+    "random": _Content(lambda v: v.getstate(), lambda v, content: v.setstate(content), has_attributes=True),
+    "text": _Content(lambda v: (v.getvalue(), v.tell()), _put_text),
+    "class": _Content(lambda v: {k: x for k, x in vars(v).items() if _is_content(k, x)}, _put_class),
+    "closure": _Content(lambda v: (v.cell_contents,), _put_cell),
+    "module": _Content(
+        lambda v: {k: x for k, x in vars(v).items() if not k.startswith("__")},
+        lambda v, content: _put_names(v, content, set()),
+    ),
+    "defaultdict": _Content(lambda v: (dict(v), v.default_factory), _put_defaultdict, has_attributes=True),
+    "dict": _Content(dict, _put_dict, has_attributes=True),
+    "list": _Content(list, _put_slice, has_attributes=True),
+    "set": _Content(set, _put_set, has_attributes=True),
+    "bytearray": _Content(bytes, _put_slice, has_attributes=True),
+    "deque": _Content(list, _put_deque, has_attributes=True),
+    "array": _Content(lambda v: v[:], _put_slice, has_attributes=True),
+    "exception": _Content(lambda v: v.args, _put_arguments, has_attributes=True),
+    "instance": _Content(lambda _: None, lambda _value, _content: None, has_attributes=True),
+}

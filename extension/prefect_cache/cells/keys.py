@@ -8,6 +8,7 @@ import glob
 import importlib.metadata
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect_cache.cells import loaded, state
@@ -31,9 +32,10 @@ _RESTORING = ("pandas", "numpy", "pyarrow")
 def key_for(
     cell: Cell, namespace: Mapping[str, object], options: Options, manner: str = ""
 ) -> tuple[Key, Fingerprinter]:
-    """Return the key of a cell, and the fingerprinter that has walked its inputs; `manner` is how the shell runs it.
+    """Return the key of a cell and the fingerprinter that has walked its inputs; `manner` is how the shell runs it.
 
-    Names that count only where the namespace holds them when a run begins (``Cell.weak``) are not in it: see :func:`held`.
+    Names that count only where the namespace holds them when a run begins (``Cell.weak``) are not in it, see
+    :func:`held`.
 
     Raises
     ------
@@ -41,7 +43,9 @@ def key_for(
         Where an input has no digest; its ``name`` is the input's.
     """
     found = Fingerprinter(namespace, ignore=options.ignore)
-    names = [n for n in dict.fromkeys([*cell.reads, *options.inputs]) if n not in options.ignore and _is_input(n, namespace)]
+    names = [
+        n for n in dict.fromkeys([*cell.reads, *options.inputs]) if n not in options.ignore and _is_input(n, namespace)
+    ]
     inputs = [_input(found, n, namespace) for n in names if n not in cell.weak or n in options.inputs]
     parts = [*_fixed_parts(cell, namespace, options), *_shell(manner), *inputs, *found.parts(), *_sharing(found)]
     unique = {(p.kind, p.name): p for p in parts}
@@ -53,8 +57,8 @@ def key_for(
 def held(cell: Cell, namespace: Mapping[str, object], options: Options, found: Fingerprinter) -> tuple[Observed, ...]:
     """Return the names on which a run depends because the namespace holds them when it begins.
 
-    Such a name is bound by the cell before it is read, unless its older value may be read first. A run that begins without
-    it depends on nothing; one that begins with it depends on its value.
+    Such a name is bound by the cell before it is read, unless its older value may be read first. A run that begins
+    without it depends on nothing; one that begins with it depends on its value.
 
     Raises
     ------
@@ -133,12 +137,16 @@ def _shell(manner: str) -> list[Part]:
 
 def _variable(name: str) -> Part:
     value = os.environ.get(name)
-    return Part("environ", name, ABSENT if value is None else combine("variable", value), None if value is None else "set")
+    return Part(
+        "environ", name, ABSENT if value is None else combine("variable", value), None if value is None else "set"
+    )
 
 
 def _files(pattern: str) -> Part:
     """Return a part for all files that a pattern of ``--files`` names now: which there are, and their content."""
-    paths = sorted(p for p in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p))
+    # glob.glob and not Path.glob: the pattern may be absolute, and stands in the key as the user wrote it.
+    found = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207
+    paths = sorted(path for path in found if Path(path).is_file())
     digests = {path: file_digest(path)[0] for path in paths}
     flat = [text for path, digest in digests.items() for text in (path, digest)]
     return Part("files", pattern, combine("files", *flat), dict(digests))
@@ -150,4 +158,3 @@ def changed_files(key: Key) -> str:
         if part.kind == "files" and _files(part.name).digest != part.digest:
             return part.name
     return ""
-

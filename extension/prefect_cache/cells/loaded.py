@@ -1,13 +1,13 @@
-"""The user's own modules in memory: are they still what their source makes of them?
+"""The user's own modules in memory, and whether they are still what their source makes of them.
 
-``import helper`` in a cell does one thing in a fresh kernel and another in one that has loaded ``helper`` before: there
-it gives the module as it is now, with functions that may be older than the file and with
+``import helper`` in a cell does one thing in a fresh kernel, another in one that has loaded ``helper`` before: there it
+gives the module as it is now, with functions that may be older than the file and with
 values that may have changed since. As long as a loaded module is what its present source would make of it, both are
 the same, and its source stands for it in a key. Where it is not, the state that it has in memory is a part of
 the key as well.
 
-To know, :class:`ModuleWatch` looks at the modules that a run may import when they have just been executed. It also tells
-whether a run changed one: a change that a hit would not do again.
+To know, :class:`ModuleWatch` looks at the modules that a run may import when they have just been executed. It also
+tells whether a run changed one: a change that a hit would not do again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from prefect_cache.model import Digest
+
 
 @dataclass(frozen=True, slots=True)
 class _Fresh:
@@ -89,9 +90,7 @@ class ModuleWatch(importlib.abc.MetaPathFinder):
 
     def _is_as_written(self, name: str) -> bool:
         fresh = self._fresh.get(name)
-        return (
-            fresh is not None and fresh.source == module_parts(name) and fresh.state == _digest(sys.modules[name])
-        )
+        return fresh is not None and fresh.source == module_parts(name) and fresh.state == _digest(sys.modules[name])
 
     def states(self, names: Iterable[str]) -> dict[str, Digest]:
         """Return the state of each of these modules that is loaded."""

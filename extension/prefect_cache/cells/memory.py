@@ -5,8 +5,10 @@ memory, and writing to one shows in the other. Stored each by itself they would 
 *window* is stored as what it is: an array's name, an offset and strides; or a frame's columns and rows.
 """
 
+# ruff: noqa: SLF001 - where the blocks of a frame lie is known to its manager alone
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -129,7 +131,9 @@ def _frame_window(array: Any, onto: Extent) -> Window:
     column_steps = [(n, step) for n, (axis, step) in zip(array.shape, steps, strict=True) if axis == 0]
     count, step = column_steps[0] if column_steps else (1, 1)
     columns = tuple(locations[start[0] + i * step] for i in range(count))
-    rows = next(((start[1], n, step) for n, (axis, step) in zip(array.shape, steps, strict=True) if axis == 1), (start[1], 1, 1))
+    rows = next(
+        ((start[1], n, step) for n, (axis, step) in zip(array.shape, steps, strict=True) if axis == 1), (start[1], 1, 1)
+    )
     order = tuple(axis for axis, _ in steps)
     return ("cells", columns, rows, order, array.flags.writeable)
 
@@ -137,7 +141,12 @@ def _frame_window(array: Any, onto: Extent) -> Window:
 def _step(length: int, stride: int, block: Any) -> tuple[int, int]:
     for axis in (1, 0):
         unit = block.strides[axis]
-        if block.shape[axis] > 1 and unit and stride % unit == 0 and abs(stride // unit) * (length - 1) < block.shape[axis]:
+        if (
+            block.shape[axis] > 1
+            and unit
+            and stride % unit == 0
+            and abs(stride // unit) * (length - 1) < block.shape[axis]
+        ):
             return axis, stride // unit
     if length == 1:
         return 1, 1
@@ -194,11 +203,10 @@ def _one_block(frame: Any, columns: Any) -> Any:
     manager = frame._mgr
     numbers = {int(manager.blknos[c]) for c in columns}
     rows = [int(manager.blklocs[c]) for c in columns]
-    steps = {b - a for a, b in zip(rows, rows[1:], strict=False)}
+    steps = {b - a for a, b in itertools.pairwise(rows)}
     if len(numbers) != 1 or len(steps) > 1:
         return None
     values = _plain(manager.blocks[numbers.pop()].values)
     step = steps.pop() if steps else 1
     stop = rows[-1] + (1 if step > 0 else -1)
     return values[rows[0] : (stop if stop >= 0 else None) : step] if values.ndim == 2 else values[None, :]  # noqa: PLR2004
-

@@ -16,7 +16,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prefect_cache.cells import randomness
@@ -25,7 +25,7 @@ from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 Change = dict[str, Any]
 """What to do again, as plain picklable values."""
@@ -68,7 +68,7 @@ class _WorkingDirectory:
 
     def take(self) -> str:
         try:
-            return os.getcwd()
+            return str(Path.cwd())
         except FileNotFoundError:  # the folder was removed under the kernel
             return ""
 
@@ -217,7 +217,7 @@ class _PandasOptions(_Settings):
 
     def default(self, module: Any) -> Mapping[str, Any]:
         # pandas has no public way to ask for a default; where the table is not found, each value counts.
-        table = getattr(module._config.config, "_registered_options", {})
+        table = getattr(module._config.config, "_registered_options", {})  # noqa: SLF001
         return {name: option.defval for name, option in table.items()}
 
     def put(self, module: Any, values: Mapping[str, Any]) -> None:
@@ -264,7 +264,9 @@ _NUMPY_DEFAULTS: Mapping[str, Any] = {
 class _RcParams(_Settings):
     def values(self, module: Any) -> Iterator[tuple[str, Any]]:
         # The backend is chosen by the front end, and reading it through the mapping would load one.
-        yield from ((k, v) for k, v in dict.items(module.rcParams) if k not in {"backend", "interactive", "backend_fallback"})
+        yield from (
+            (k, v) for k, v in dict.items(module.rcParams) if k not in {"backend", "interactive", "backend_fallback"}
+        )
 
     def default(self, module: Any) -> Mapping[str, Any]:
         return dict(dict.items(module.rcParamsOrig))

@@ -24,6 +24,7 @@ import sys
 import types
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import cloudpickle
@@ -34,7 +35,6 @@ from prefect_cache.errors import Damaged, Unstorable, Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-    from pathlib import Path
 
     from typing_extensions import Buffer
 
@@ -103,7 +103,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """Mend two things in how cloudpickle rebuilds a class of the notebook."""
-    tracker = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(cls)
+    tracker = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(cls)  # noqa: SLF001 - there is no public way
     # typing.NamedTuple sets the slots of its classes itself and refuses them from outside.
     named_tuple = NamedTuple in cls.__dict__.get("__orig_bases__", ())
     slots = None if named_tuple else cls.__dict__.get("__slots__")
@@ -155,7 +155,7 @@ def _reduced_closed_file(file: Any) -> tuple[Any, ...]:
 
 def closed_file(name: object, mode: str, encoding: str | None, errors: str | None) -> Any:
     """Return a closed file like the one that a cell left behind; called from pickles."""
-    opened: Any = open(os.devnull, mode.replace("x", "w"), encoding=encoding, errors=errors)  # noqa: SIM115 - closed below
+    opened: Any = Path(os.devnull).open(mode.replace("x", "w"), encoding=encoding, errors=errors)  # noqa: SIM115 - closed below
     raw = opened
     while hasattr(raw, "buffer") or hasattr(raw, "raw"):
         raw = raw.buffer if hasattr(raw, "buffer") else raw.raw
@@ -336,7 +336,7 @@ class PickledCodec:
         namespace: MutableMapping[str, object] | None = None,
         resolve: Resolve | None = None,
     ) -> object:
-        """Return the value; :class:`Untrusted` without a trusted signature, :class:`Damaged` where it cannot be read."""
+        """Return the value; :class:`Untrusted` without a trusted signature, :class:`Damaged` where it is broken."""
         if not trusted:
             raise Untrusted(
                 f"{path.name} is a pickle without a signature that is trusted",
