@@ -250,7 +250,7 @@ def _seen_by_helpers(script: _Script) -> list[str]:
 
 def _indented(text: str) -> str:
     """Return code one level deeper; the lines inside a string of several lines stay where they are."""
-    inside = set()
+    inside: set[int] = set()
     with contextlib.suppress(tokenize.TokenError, SyntaxError):
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type == tokenize.STRING or tokenize.tok_name[token.type].startswith("FSTRING"):
@@ -297,7 +297,7 @@ def cell(
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         settings = {"name": function.__name__, **options}
-        return task(**settings)(_restoring(function, said))  # type: ignore[no-any-return]
+        return task(**settings)(_restoring(function, said))
 
     return decorate if function is None else decorate(function)
 
@@ -324,9 +324,10 @@ def _as_cell(function: Callable[..., object]) -> tuple[str, Any, bool]:
     text = textwrap.dedent(inspect.getsource(function))
     tree = ast.parse(text)
     node = tree.body[0]
-    if not isinstance(node, ast.FunctionDef) or not isinstance(node.body[-1], ast.Return):
+    last = node.body[-1] if isinstance(node, ast.FunctionDef) else None
+    if not isinstance(node, ast.FunctionDef) or not isinstance(last, ast.Return):
         raise UsageProblem(f"{function.__name__} is no cell: its last statement must be a return")
-    *body, last = node.body
+    body = node.body[:-1]
     value = last.value or ast.Constant(None)
     returned = compile(ast.fix_missing_locations(ast.Expression(value)), "<return>", "eval")
     lines = text.splitlines()

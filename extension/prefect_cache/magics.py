@@ -32,6 +32,7 @@ from .cells.randomness import WATCH
 from .completion import Completions
 from .errors import CacheError, UsageProblem
 from .model import Bypass, Failed, Options, Retention
+from .progress import Progress, Waiting
 from .runner import MAGIC, Awaiting, Runner, bridge, in_bridge, users_traceback
 from .store import Store, default_root
 from .store.entries import ROOT_VARIABLE
@@ -41,7 +42,6 @@ from .units import parse_size
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Self
 
     from traitlets import Bunch
 
@@ -123,6 +123,7 @@ class PrefectCache(Magics):
         self.journal = Journal(self, shell.user_ns.get("In", [])[1:-1])
         self.outcomes: list[Outcome] = []
         self.depth = 0
+        self._waits = Waiting(self.show)
         self._session: Session | None = None
         self._store: Store | None = None
         self._was: tuple[str, Options] | None = None
@@ -195,7 +196,8 @@ class PrefectCache(Magics):
 
     def _run(self, cell: str, options: Options) -> object:
         __tracebackhide__ = True
-        with self._busy():
+        with self._busy(), Waiting(self.show) as self._waits:
+            self._waits.says("looking whether anything has changed")
             outcome, value = self.session.run(cell, options)
         self._note(cell, options, outcome)
         if isinstance(outcome, Failed):
@@ -283,7 +285,7 @@ class PrefectCache(Magics):
                 keep=lambda entry, options: self._storages.keep(entry, options.storage),
                 waiting=self._waiting,
                 codes=self.runner.codes,
-            manner=self.runner.manner,
+                manner=self.runner.manner,
             ),
             notebook=self.notebook,
             verify=self.verify,
@@ -309,9 +311,13 @@ class PrefectCache(Magics):
         # Prefect's timeout is a signal, which must not break into the kernel's loop: there the runner keeps the time.
         waits = in_bridge()
         self.runner.timeout = options.timeout if waits else None
-        return run_cell(
-            body, options=options.replace(timeout=None) if waits else options, key=key, name=name, context=context
-        )
+        self._waits.says("")
+        try:
+            return run_cell(
+                body, options=options.replace(timeout=None) if waits else options, key=key, name=name, context=context
+            )
+        finally:
+            self._waits.says("storing what the cell made")
 
     def _is_hidden(self, name: str) -> bool:
         """Tell whether a name is the shell's own, as long as the user has not taken it."""
@@ -446,7 +452,7 @@ class PrefectCache(Magics):
 
     def _do_check(self, said: Namespace) -> None:
         fix = getattr(said, "fix", False)
-        with Progress(self, "checking") as progress:
+        with Progress(self.show, "checking") as progress:
             problems = self.store.check(progress, fix=fix)
         self.show(report.problems(problems, fixed=fix))
 
@@ -488,6 +494,8 @@ class PrefectCache(Magics):
 
     def show(self, thing: object, display_id: str | None = None, *, update: bool = False) -> None:
         """Display one of our own things, marked as ours, so that tools can tell it from a cell's output."""
+        if update and not hasattr(self.shell, "kernel"):
+            return  # a terminal cannot take back what it has printed
         data = {"text/plain": repr(thing)}
         if (html := getattr(thing, "_repr_html_", None)) is not None:
             data["text/html"] = html()
@@ -579,60 +587,6 @@ class Journal:
             return None
         said = arguments.read_cell(first.removeprefix(f"%%{MAGIC}"), self._magics.defaults())
         return None if said.help or said.options.explain else flows.Step(body, said.options)
-
-
-class Progress:
-    """A bar for work that takes more than a second; it is gone when the work is done."""
-
-    def __init__(self, magics: PrefectCache, what: str) -> None:
-        self._magics = magics
-        self._what = what
-        self._began = self._drawn = time.monotonic()
-        self._id = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._id:
-            self._magics.show(Bar("", 0, 1), self._id, update=True)
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show how far the work is, ten times a second at most."""
-        now = time.monotonic()
-        if now - self._began < 1 or now - self._drawn < 0.1:  # noqa: PLR2004 - a second's patience, then ten a second
-            return
-        self._drawn = now
-        first = not self._id
-        self._id = self._id or f"prefect-cache-{os.urandom(8).hex()}"
-        self._magics.show(Bar(self._what, done, total), self._id, update=not first)
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One state of a progress bar; without words it is empty."""
-
-    what: str
-    done: int
-    total: int
-
-    def __repr__(self) -> str:
-        """Return the bar as text."""
-        if not self.what:
-            return ""
-        filled = 20 * self.done // max(1, self.total)
-        return f"{self.what} [{'#' * filled}{'-' * (20 - filled)}] {100 * self.done // max(1, self.total)} %"
-
-    def _repr_html_(self) -> str:
-        return f'{self.what} <progress value="{self.done}" max="{max(1, self.total)}"></progress>' if self.what else ""
-
-
-_SHELLS_OWN: Final = re.compile(r"_(i{0,3}|__?|i?\d+|[iod]h|dh)|In|Out|exit|quit|open|get_ipython|__\w+__")
-
-
-def _is_shells_own(name: str) -> bool:
-    """Tell the names that IPython keeps for itself among the notebook's: history, results, helpers."""
-    return _SHELLS_OWN.fullmatch(name) is not None
 
 
 def _valid(text: str, parse: Callable[[str], float]) -> str:
