@@ -173,6 +173,7 @@ _BY_BASE: dict[type, Handler] = {
     type: code.class_shape,
     types.FunctionType: code.function_shape,
     types.ModuleType: code.module_shape,
+    types.CodeType: code.code_shape,
     random.Random: plain._random,  # noqa: SLF001 - one family of modules
     PurePath: plain._path,  # noqa: SLF001
     **{base: plain.subclass(base) for base in plain.BASES},
@@ -323,9 +324,11 @@ class Fingerprinter:
         if name not in self._added:
             self._parts.pop(("input", name), None)
             self._parts.pop(("function", name), None)
-            made = self._fingerprint(self._namespace[name], (("name", name),))
-            if using is not None and isinstance(self._namespace[name], types.ModuleType):
-                self._read_attributes(name, using)
+            value = self._namespace[name]
+            if using is not None and isinstance(value, types.ModuleType) and modules.origin(value.__name__) == "local":
+                made = self._read_attributes(name, value, using)
+            else:
+                made = self._fingerprint(value, (("name", name),))
             self._added[name] = made
             self.names.add(name)
             self._drain()
@@ -418,8 +421,18 @@ class Fingerprinter:
         kind = "function" if isinstance(value, type | types.FunctionType) else "input"
         self._put(Part(kind, label, made.digest, made.detail))
 
-    def _read_attributes(self, name: str, using: types.CodeType) -> None:
-        """Take in the attributes of a module that the cell's own code reads."""
+    def _read_attributes(self, name: str, module: types.ModuleType, using: types.CodeType) -> Fingerprint:
+        """Take in the attributes of a module that the cell's own code reads, or all of it."""
+        facts = code.code_facts(using)
+        for read in facts.reads:
+            if read.name == name and read.attributes:
+                self._take_attribute(module, read.attributes)
+            elif read.name == name:
+                self._notes.module(module.__name__)
+        if name in facts.mentions:
+            self._notes.module(module.__name__)
+        detail: Json = {"type": "module", "value": module.__name__}
+        return Fingerprint(combine("module", module.__name__), detail)
 
     def _follow_import(self, wanted: code.Import, held: Mapping[str, object]) -> None:
         package = held.get("__package__") or held.get("__name__") or ""
@@ -500,6 +513,17 @@ def _detail(value: object, walk: Walk) -> Json:
     if walk.shape is None or walk.shape.detail is None:
         return {"type": type(value).__qualname__}
     return walk.shape.detail(walk.slots)  # type: ignore[return-value]
+
+
+def content(value: object) -> Digest:
+    """Return the digest of a value's content alone: without what functions read, and without packages.
+
+    What has no digest counts by its class.
+    """
+    try:
+        return Fingerprinter({}).digest_of(value)
+    except Unfingerprintable:
+        return combine("some", named.kind_name(type(value)))
 
 
 def fingerprint(value: object, namespace: Mapping[str, object] | None = None) -> Digest:

@@ -87,6 +87,8 @@ def mapping(tag: str, value: Mapping[Any, object], walk: Walk, *, mutable: bool,
     keys, items = list(value.keys()), list(value.values())
     shape = run(tag, items, walk, mutable=mutable, extra=extra)
     kinds = leaves.codes(keys)
+    if len(keys) <= FEW and 6 in kinds:
+        walk.met.strings(keys)
     shape.label = digest(f"mapping:{leaves.run_digest(keys, kinds)}{shape.label}".encode())
     if shape.steps:
         shape.steps = [("key", step[1]) if step[0] == "index" else step for step in shape.steps]
@@ -139,17 +141,12 @@ def members(tag: str, value: Any, walk: Walk, *, mutable: bool) -> Shape:
     simple = sorted(leaves.leaf_digest(i, k) for i, k in zip(items, kinds, strict=True) if k != leaves.COMPOUND)
     deeper = list(compress(items, [k == leaves.COMPOUND for k in kinds]))
     label = combine(tag, "mixed", len(items), "".join(simple))
-    steps: list[Step] = [("member", content(item, walk)) for item in deeper]
+    steps: list[Step] = [("member", "")] * len(deeper)  # the trail puts the element's digest here
     return Shape(label, deeper, steps, mutable=mutable, unordered=True, detail=_run_detail(tag, items))
 
 
 _SORTABLE = (2, 3, 6, 7)
 """Codes of leaves with a total order in which equal means identical: bools, ints, texts, bytes."""
-
-
-def content(value: object, walk: Walk) -> Digest:
-    """Return a digest of a part on its own, as :func:`resolve` looks for it."""
-    return Walk(walk.shape_of).digest(value)
 
 
 def _set(value: set[object], walk: Walk) -> Shape:
@@ -408,7 +405,8 @@ def instance(value: object, walk: Walk) -> Shape:
         except TypeError as error:
             raise opaque(value) from error
         state = state_of(value)
-        shape = Shape(combine("state"), mutable=True, detail=_attribute_detail(cls, state))
+        marker = not state and importable(cls)  # such as dataclasses.MISSING: one for all
+        shape = Shape(combine("state"), mutable=not marker, detail=_attribute_detail(cls, state))
         return _with_state(shape, value, state, [], walk)
     return _reduced(value, walk)
 

@@ -114,6 +114,7 @@ def _put_moments(pieces: Pieces, values: Any, place: Place) -> Digest:
 
 
 def _ends(pieces: Pieces, values: Any, place: Place) -> Digest:
+    pieces.own("intervals", values.closed)
     left = put_values(pieces, _array_of(values.left), place)
     right = put_values(pieces, _array_of(values.right), place)
     return combine("intervals", values.closed, left, right)

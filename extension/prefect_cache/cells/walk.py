@@ -11,6 +11,7 @@ walk came in, nor on which equal parts are one object. Which are is reported bes
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefect_cache.cells import leaves
@@ -118,7 +119,8 @@ class _Visit:
 class Trail:
     """Every value met, as its parent's number and the step from there; paths are built when asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: dict[int, Seen]) -> None:
+        self._seen = seen
         self.values: list[object] = []
         self.mutable: list[bool] = []
         self._parents: list[int] = []
@@ -136,20 +138,38 @@ class Trail:
 
     def path(self, number: int) -> ObjectPath:
         """Return the path of a value."""
-        return self._path(self._parents[number], self._steps[number])
+        return self._path(number, self._parents[number], self._steps[number])
 
-    def _path(self, parent: int, step: Any) -> ObjectPath:
+    def _path(self, number: int, parent: int, step: Any) -> ObjectPath:
+        """Return the path that leads from a parent's path by one step to a value (-1: to one that has no number)."""
         steps: list[Step] = []
         while parent >= 0:
-            steps.append(step)
-            parent, step = self._parents[parent], self._steps[parent]
+            steps.append(self._member(number) if step[0] == "member" else step)
+            number, parent, step = parent, self._parents[parent], self._steps[parent]
         return (*step, *reversed(steps))
+
+    def _member(self, number: int) -> Step:
+        """Return the step to an element of a set, which is found again by its digest."""
+        known = self._seen.get(id(self.values[number])) if number >= 0 else None
+        return ("member", known.digest if known is not None else "")
+
+    def placed(self, error: Unfingerprintable, parent: int, step: Step | ObjectPath) -> Unfingerprintable:
+        """Return the error with the place that it speaks of, and the name that leads there."""
+        path = self._path(-1, parent, step)
+        values: list[object] = []
+        while parent >= 0:
+            values.append(self.values[parent])
+            parent = self._parents[parent]
+        values += [None] * (len(path) - len(values))
+        where = "".join(_spelled(value, step) for value, step in zip(reversed(values), path, strict=True))
+        name = str(path[0][1]) if path else error.name
+        return Unfingerprintable(f"{where or 'a value'} {error.message}", name=name, remedy=error.remedy)
 
     def shared(self) -> list[tuple[ObjectPath, ObjectPath]]:
         """Return (a path, another path to the same object), in an order that does not depend on the walk's."""
         ways: dict[int, list[ObjectPath]] = {}
         for number, parent, step in self.again:
-            ways.setdefault(number, [self.path(number)]).append(self._path(parent, step))
+            ways.setdefault(number, [self.path(number)]).append(self._path(number, parent, step))
         pairs: list[tuple[ObjectPath, ObjectPath]] = []
         for paths in ways.values():
             first, *others = sorted(set(paths), key=repr)
@@ -164,7 +184,7 @@ class Walk:
         self.shape_of = shape_of
         self.met = met or Met()
         self.seen: dict[int, Seen] = {}
-        self.trail = Trail()
+        self.trail = Trail(self.seen)
         self.shape: Shape | None = None
         self.slots: Sequence[Digest] = ()
         """The shape of the last root, and its children's digests."""
@@ -217,7 +237,7 @@ class Walk:
         try:
             shape = self.shape_of(value, self)
         except Unfingerprintable as error:
-            raise _placed(error, self.trail._path(parent, step)) from None
+            raise self.trail.placed(error, parent, step) from None
         number = self.trail.add(value, parent, step, mutable=shape.mutable and not made)
         if not shape.children and parent >= 0:
             self.seen[id(value)] = Seen(value, shape.label, number, shape.shareable)
@@ -302,34 +322,29 @@ def _coloured(member: _Visit, colours: Sequence[Digest], place: dict[int, int]) 
         yield colours[place[slot]] if isinstance(slot, int) else slot
 
 
-def _placed(error: Unfingerprintable, path: ObjectPath) -> Unfingerprintable:
-    """Return the error with the place that it speaks of, and the name that leads there."""
-    name = str(path[0][1]) if path else error.name
-    where = spell(path)
-    message = f"{where} {error.message}" if where else f"a value {error.message}"
-    return Unfingerprintable(message, name=name, remedy=error.remedy)
-
-
 def spell(path: ObjectPath) -> str:
-    """Return a path as a person would write it: ``orders['a'][3].lock``."""
-    text = ""
-    for kind, key in path:
-        match kind:
-            case "name" | "module":
-                text += str(key)
-            case "attr" | "cell":
-                text += f".{key}" if kind == "attr" else f".<captured {key}>"
-            case "index":
-                text += f"[{key}]"
-            case "key":
-                text += f"[key {key}]"
-            case "class":
-                text += ".__class__"
-            case "made":
-                text += f" ({key})"
-            case _:
-                text += f".<{kind} {key}>"
-    return text
+    """Return a path as a person would write it: ``orders[key 2][3].lock``."""
+    return "".join(_spelled(None, step) for step in path)
+
+
+def _spelled(value: object, step: Step) -> str:
+    """Return one step as a person would write it, with the key itself where the dict is at hand."""
+    kind, key = step
+    match kind:
+        case "name" | "module":
+            return str(key)
+        case "attr":
+            return f".{key}"
+        case "index":
+            return f"[{key}]"
+        case "key" if isinstance(value, dict):
+            return f"[{truncated(repr(next(islice(value, int(key), None))), 40)}]"
+        case "class":
+            return ".__class__"
+        case "made":
+            return f" ({key})"
+        case _:
+            return f"[{kind} {key}]"
 
 
 def truncated(text: str, limit: int = 200) -> str:
