@@ -68,6 +68,19 @@ class TestSaving:
             status = path.stat()
             assert stat.S_IMODE(status.st_mode) == (0o700 if stat.S_ISDIR(status.st_mode) else 0o600), path
 
+    def test_a_folder_that_a_group_may_write_is_a_groups_store(self, store: Store, store_root: Path) -> None:
+        store_root.mkdir()
+        store_root.chmod(0o2770)
+        entry = save(store, key_of(1), {"a.bin": LARGE}, options={"pin": True})
+        store.touch(entry)
+        store.usage()
+        store.evict([save(store, key_of(2), {"a.bin": LARGE})])
+        with store.lock(key_of(1)), store.draft(key_of(3)):
+            modes = {path: path.stat().st_mode for path in store_root.rglob("*")}
+        assert len(modes) > 20
+        for path, mode in modes.items():
+            assert stat.S_IMODE(mode) & 0o777 == (0o770 if stat.S_ISDIR(mode) else 0o660), path
+
     def test_the_same_run_takes_its_own_place(self, store: Store) -> None:
         save(store, key_of(1), {"a.bin": b"old"}, seen="csv")
         new = save(store, key_of(1), {"a.bin": b"new"}, seen="csv")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from prefect_cache.model import FORMAT, Catalog, Entry, Key, Manifest, Output, Problem, Run
 from prefect_cache.store.publish import unique_name
 from prefect_cache.store.retention import Candidate
+from prefect_cache.store.sharing import like_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -88,6 +89,7 @@ def touch(root: Path, name: str) -> None:
     descriptor = os.open(root / TOUCHED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, f"{name}\n".encode())
+        like_parent(root / TOUCHED)
     finally:
         os.close(descriptor)
 
@@ -381,6 +383,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     if not path.exists():
         # SQLite would make it with the umask's rights.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        like_parent(path)
     database = sqlite3.connect(path, timeout=PATIENCE)
     try:
         # Killed processes leave a journal that the next reader rolls back. A loss of power may damage

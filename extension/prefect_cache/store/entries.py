@@ -39,6 +39,7 @@ from prefect_cache.store.catalog import Index
 from prefect_cache.store.graveyard import Graveyard
 from prefect_cache.store.manifest import HITS, MANIFEST, OURS, PINNED, SIGNATURE
 from prefect_cache.store.publish import Draft, System
+from prefect_cache.store.sharing import like_parent
 from prefect_cache.store.trust import Trust
 from prefect_cache.store.verify import check_file, check_seal, seal
 from prefect_cache.units import size_text
@@ -389,6 +390,7 @@ class Store:
     def _write(self, draft: Draft, manifest: Manifest, signed: tuple[bytes, bytes] | None) -> None:
         system = self._system
         for output in manifest.outputs:
+            like_parent(draft.path / output.file, system.chmod)
             if not self._link_existing(draft.path / output.file, output):
                 publish.flush(system, draft.path / output.file)
         data, signature = signed or self._signed(draft, manifest)
@@ -488,6 +490,7 @@ class Store:
             descriptor = os.open(entry.path / HITS, flags, 0o600)
             try:
                 os.write(descriptor, b".")
+                like_parent(entry.path / HITS)
             finally:
                 os.close(descriptor)
             indexes.touch(self.root, entry.digest)

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from prefect_cache.store import publish
+from prefect_cache.store.sharing import like_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +60,7 @@ class Graveyard:
         grave = self.folder / publish.unique_name()
         publish.make_folder(self._system, self.folder)
         self._system.mkdir(grave, 0o700)
+        like_parent(grave, self._system.chmod)
         return grave
 
     def throw(self, paths: Iterable[Path]) -> list[str]:

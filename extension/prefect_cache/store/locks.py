@@ -14,6 +14,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from prefect_cache.store.sharing import like_parent
+
 try:
     import fcntl
 except ImportError:  # Windows: no lock is ever held there
@@ -93,6 +95,8 @@ def acquire(path: Path, *, note: str = "", wait: bool = False, make: bool = True
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600)
         try:
+            with contextlib.suppress(FileNotFoundError):  # removed by the holder before us, see below
+                like_parent(path)
             _flock(descriptor, wait=wait)
             if _same_file(descriptor, path):
                 _write_note(descriptor, note)

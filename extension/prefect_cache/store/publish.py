@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 
 from prefect_cache.errors import StoreUnwritable
 from prefect_cache.store import locks
+from prefect_cache.store.sharing import like_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +77,7 @@ def write_file(system: System, path: Path, data: bytes, mode: int = 0o600) -> No
         system.fsync(descriptor)
     finally:
         system.close(descriptor)
+    like_parent(path, system.chmod)
 
 
 def flush(system: System, path: Path) -> None:
@@ -100,6 +102,7 @@ def make_folder(system: System, path: Path, mode: int = 0o700) -> None:
     """Have a folder; it is no fault if it is there."""
     with contextlib.suppress(FileExistsError):
         system.mkdir(path, mode)
+        like_parent(path, system.chmod)
 
 
 def remove_tree(system: System, path: Path) -> None:
@@ -185,6 +188,7 @@ class Draft:
         self._lock = _lock(lock_of(self.path))
         try:
             system.mkdir(self.path, mode)
+            like_parent(self.path, system.chmod)
         except BaseException:
             self._close()
             raise
