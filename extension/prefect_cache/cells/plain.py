@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import collections
 import copyreg
-import datetime
-import enum
+import datetime as dt
 import functools
 import operator
 import os
-import random
 import sys
 import types
 from array import array
@@ -22,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_cache.cells import leaves
 from prefect_cache.cells.named import bound_in_module, by_name, importable, kind_name
-from prefect_cache.cells.walk import Shape, Walk, shorts, truncated
+from prefect_cache.cells.walk import Shape, Walk, truncated
 from prefect_cache.digests import Hasher, combine, digest
 from prefect_cache.errors import Unfingerprintable
 
 if TYPE_CHECKING:
+    import enum
+    import random
     from collections.abc import Callable, Mapping, Sequence
 
     from prefect_cache.model import Digest, Json, Step
@@ -53,7 +53,7 @@ def opaque(value: object, why: str = "", remedy: str = "") -> Unfingerprintable:
 def run(tag: str, items: Sequence[object], walk: Walk, *, mutable: bool, extra: Sequence[object] = ()) -> Shape:
     """Return the shape of a sequence; `extra` are further children, at ``("part", i)``."""
     kinds = leaves.codes(items)
-    if len(items) <= FEW and 6 in kinds:
+    if len(items) <= FEW and leaves.TEXT in kinds:
         walk.met.strings(items)
     label = digest(f"{tag}:{len(extra)}:{leaves.run_digest(items, kinds)}".encode())
     places = leaves.compounds(items, kinds)
@@ -87,7 +87,7 @@ def mapping(tag: str, value: Mapping[Any, object], walk: Walk, *, mutable: bool,
     keys, items = list(value.keys()), list(value.values())
     shape = run(tag, items, walk, mutable=mutable, extra=extra)
     kinds = leaves.codes(keys)
-    if len(keys) <= FEW and 6 in kinds:
+    if len(keys) <= FEW and leaves.TEXT in kinds:
         walk.met.strings(keys)
     shape.label = digest(f"mapping:{leaves.run_digest(keys, kinds)}{shape.label}".encode())
     if shape.steps:
@@ -132,10 +132,12 @@ def members(tag: str, value: Any, walk: Walk, *, mutable: bool) -> Shape:
     """Return the shape of a set; leaves are sorted by type and then by their own order."""
     items = list(value)
     kinds = leaves.codes(items)
-    if len(items) <= FEW and 6 in kinds:
+    if len(items) <= FEW and leaves.TEXT in kinds:
         walk.met.strings(items)
     if len(kinds) == 1 and kinds[0] in _SORTABLE:
-        return Shape(combine(tag, leaves.run_digest(sorted(items), kinds)), mutable=mutable, detail=_run_detail(tag, items))
+        return Shape(
+            combine(tag, leaves.run_digest(sorted(items), kinds)), mutable=mutable, detail=_run_detail(tag, items)
+        )
     if len(kinds) == 1:
         kinds *= len(items)
     simple = sorted(leaves.leaf_digest(i, k) for i, k in zip(items, kinds, strict=True) if k != leaves.COMPOUND)
@@ -182,12 +184,12 @@ def _array(value: array[Any], _walk: Walk) -> Shape:
     return Shape(combine("array", value.typecode, Hasher(value).hexdigest()), mutable=True)
 
 
-def _zoned(value: datetime.datetime | datetime.time, walk: Walk) -> Shape:
+def _zoned(value: dt.datetime | dt.time, walk: Walk) -> Shape:
     naive = value.replace(tzinfo=None)
     return run(type(value).__name__, (naive, value.tzinfo), walk, mutable=False)
 
 
-def _timezone(value: datetime.timezone, _walk: Walk) -> Shape:
+def _timezone(value: dt.timezone, _walk: Walk) -> Shape:
     return Shape(combine("timezone", *map(repr, value.__getinitargs__())))  # type: ignore[attr-defined]
 
 
@@ -198,7 +200,9 @@ def _object(_value: object, _walk: Walk) -> Shape:
 def _path(value: os.PathLike[str], walk: Walk) -> Shape:
     text = os.fspath(value)
     walk.met.strings([text])
-    return Shape(combine("path", type(value).__name__, text), detail=lambda _: {"type": "Path", "value": truncated(text)})
+    return Shape(
+        combine("path", type(value).__name__, text), detail=lambda _: {"type": "Path", "value": truncated(text)}
+    )
 
 
 def _random(value: random.Random, walk: Walk) -> Shape:
@@ -213,7 +217,9 @@ def _random(value: random.Random, walk: Walk) -> Shape:
 
 
 def _partial(value: functools.partial[Any], walk: Walk) -> Shape:
-    parts = (value.func, value.args, value.keywords, vars(value))
+    # Not vars(): looking at a partial's dictionary makes one, and functools no longer flattens such a partial.
+    own = value.__reduce__()[2][3] or {}  # type: ignore[index]
+    parts = (value.func, value.args, value.keywords, own)
     shape = run("partial", parts, walk, mutable=True)
     names = ("func", "args", "keywords", "__dict__")
     shape.steps = [("attr", names[int(i)]) for _, i in shape.steps]
@@ -384,7 +390,11 @@ def state_of(value: object) -> dict[str, object]:
     state = dict(getattr(value, "__dict__", ()) or ())
     for base in type(value).__mro__:
         for name, slot in vars(base).items():
-            if type(slot) is types.MemberDescriptorType and name not in ("__weakref__", "__dict__") and name not in state:
+            if (
+                type(slot) is types.MemberDescriptorType
+                and name not in ("__weakref__", "__dict__")
+                and name not in state
+            ):
                 try:
                     state[slot.__name__] = slot.__get__(value)
                 except AttributeError:
@@ -433,6 +443,10 @@ def _plain(cls: type) -> bool:
     return not own and cls not in copyreg.dispatch_table
 
 
+_WITH_SETTER = 6
+"""Parts of what ``__reduce_ex__`` returns where the last one is a function that sets the state."""
+
+
 def _reduced(value: object, walk: Walk) -> Shape:
     """Return the shape of what ``copy`` and ``pickle`` would take for the value's state."""
     cls = type(value)
@@ -451,8 +465,9 @@ def _reduced(value: object, walk: Walk) -> Shape:
         items = list(items)
     if pairs is not None:
         pairs = dict(pairs)
-    if state is not None and len(made) > 5 and made[5] is not None:
-        maker = (maker, made[5])
+    setter = made[-1] if len(made) == _WITH_SETTER else None
+    if setter is not None:
+        maker = (maker, setter)
     held = getattr(value, "__dict__", {})
     if isinstance(state, dict) and state and all(isinstance(k, str) for k in state):
         named = {k: v for k, v in state.items() if k not in DERIVED.get(cls.__module__.partition(".")[0], ())}
@@ -483,9 +498,9 @@ EXACT: dict[type, Handler] = {
     bytearray: _bytearray,
     memoryview: _memoryview,
     array: _array,
-    datetime.datetime: _zoned,
-    datetime.time: _zoned,
-    datetime.timezone: _timezone,
+    dt.datetime: _zoned,
+    dt.time: _zoned,
+    dt.timezone: _timezone,
     object: _object,
     functools.partial: _partial,
     functools.cached_property: _cached_property,
