@@ -32,7 +32,7 @@ from .cells.randomness import WATCH
 from .completion import Completions
 from .errors import CacheError, UsageProblem
 from .model import Bypass, Failed, Options, Retention
-from .progress import Progress, Waiting
+from .progress import Bar, Progress, Waiting
 from .runner import MAGIC, Awaiting, Runner, bridge, in_bridge, users_traceback
 from .store import Store, default_root
 from .store.entries import ROOT_VARIABLE
@@ -286,6 +286,7 @@ class PrefectCache(Magics):
                 waiting=self._waiting,
                 codes=self.runner.codes,
                 manner=self.runner.manner,
+            preload=tasks.preload,
             ),
             notebook=self.notebook,
             verify=self.verify,
@@ -494,7 +495,7 @@ class PrefectCache(Magics):
 
     def show(self, thing: object, display_id: str | None = None, *, update: bool = False) -> None:
         """Display one of our own things, marked as ours, so that tools can tell it from a cell's output."""
-        if update and not hasattr(self.shell, "kernel"):
+        if isinstance(thing, Bar) and not hasattr(self.shell, "kernel"):
             return  # a terminal cannot take back what it has printed
         data = {"text/plain": repr(thing)}
         if (html := getattr(thing, "_repr_html_", None)) is not None:
