@@ -481,6 +481,25 @@ class TestChecking:
         with pytest.raises(Damaged, match=r"a\.bin"):
             store.check_files(entry, full=True)
 
+    def test_what_a_hit_samples_is_verified_in_full_later(self, store: Store, problems: list[Problem]) -> None:
+        whole = save(store, key_of(1), {"a.bin": bytes(8 * PIECE)})
+        damaged = save(store, key_of(2), {"a.bin": b"2" * 8 * PIECE})
+        small = save(store, key_of(3), {"a.bin": LARGE})
+        with (damaged.path / "a.bin").open("r+b") as file:
+            file.seek(3 * PIECE)
+            file.write(b"\1")
+        threads = [store.verify_later(entry) for entry in (whole, damaged, small)]
+        for thread in threads:
+            if thread is not None:
+                thread.join()
+        assert [thread is None for thread in threads] == [False, False, True]
+        (problem,) = problems
+        assert problem.path == damaged.path
+        assert "run that cell again" in problem.what
+        assert store.variants(key_of(2)) == ()
+        assert store.variants(key_of(1)) == (whole,)
+        assert store.verify_later(whole) is None
+
     def test_discarding_a_problem_removes_its_folder(self, store: Store, problems: list[Problem]) -> None:
         entry = save(store, key_of(1), {})
         (entry.path / "manifest.json").write_bytes(b"{}")

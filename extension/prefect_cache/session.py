@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from prefect_cache import explain
 from prefect_cache.cells import effects, loaded, observe, randomness
-from prefect_cache.cells.analysis import analyse
+from prefect_cache.cells.analysis import analyse, tree_digest
 from prefect_cache.cells.effects import Before, Effects, Replay
 from prefect_cache.cells.keys import changed_files, held, key_for, name_digest
 from prefect_cache.cells.state import Watch
@@ -119,6 +119,9 @@ class Shell:
         Sends an entry to the storage that the options name.
     waiting
         Called with who runs the same cell now, before waiting for them.
+    preload
+        Called when a cell will certainly have to run, before its inputs are looked at: what `run_task` needs can be
+        loaded meanwhile.
     manner
         How source is compiled and shown now, where that can be set (``from __future__ import annotations`` lasts).
     codes
@@ -138,6 +141,7 @@ class Shell:
     waiting: Callable[[str], None] = lambda _holder: None
     codes: Callable[[str], Iterable[CodeType]] = lambda _python: ()
     manner: Callable[[], str] = lambda: ""
+    preload: Callable[[], object] = lambda: None
 
 
 @dataclass(slots=True)
@@ -210,6 +214,8 @@ class Session:
         cell = analyse(source, transform=self.shell.transform, names=self.namespace)
         if cell.dynamic:
             return self._bypass(cell, options, cell.dynamic[0], remedy="name what it reads, so that it can be seen")
+        if options.refresh or not self.store.alike("", tree_digest(cell.tree), limit=1):
+            self.shell.preload()
         try:
             key, found = key_for(cell, self.namespace, options, self.shell.manner())
         except Unfingerprintable as error:
@@ -308,6 +314,8 @@ class Session:
         randomness.WATCH.restored(entry.manifest.observed)
         self.shell.replay(entry.manifest.displays, replay.value)
         self.store.touch(entry)
+        if self.verify != "full":
+            self.store.verify_later(entry)
         self.shell.restored(entry, key)
         return Hit(entry, time.perf_counter() - started, key), replay.value
 

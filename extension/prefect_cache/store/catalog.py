@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Of the tables; an index of another version is made again."""
 
 INDEX = "index.sqlite"

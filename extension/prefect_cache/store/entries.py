@@ -23,12 +23,14 @@ import dataclasses
 import errno
 import os
 import stat
+import threading
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from prefect_cache.digests import PIECE
 from prefect_cache.errors import Damaged, NotFound, StoreUnwritable, Untrusted
 from prefect_cache.model import FORMAT, Catalog, Entry, EvictionPlan, Problem, Retention
 from prefect_cache.store import catalog as indexes
@@ -184,6 +186,7 @@ class Store:
         self._graveyard = Graveyard(self._system, self.root)
         self._locks = self.root / "locks"
         self._kept_house = 0.0
+        self._verified: set[tuple[str, float]] = set()
         self._size = 0
 
     # Finding
@@ -320,6 +323,33 @@ class Store:
                 if not entry.path.is_dir():
                     raise Damaged("it was evicted meanwhile") from error
                 raise Damaged(f"{output.file} cannot be read: {error.strerror}") from error
+
+    def verify_later(self, entry: Entry) -> threading.Thread | None:
+        """Verify in the background, once for each process, what a hit has only sampled.
+
+        Damage is removed, so that nobody restores it again, and reported to `on_problem`: what was
+        restored from it may be wrong. Returns the thread; None where there is nothing left to verify.
+        """
+        made = (entry.digest, entry.manifest.run.started)
+        if made in self._verified or all(output.size <= PIECE for output in entry.manifest.outputs):
+            return None
+        self._verified.add(made)
+        # A daemon: nobody waits for it at the end of a notebook.
+        thread = threading.Thread(target=self._verify, args=(entry,), name=f"verify {entry.digest}", daemon=True)
+        thread.start()
+        return thread
+
+    def _verify(self, entry: Entry) -> None:
+        try:
+            self.check_files(entry, full=True)
+        except Damaged as error:
+            if not entry.path.is_dir():
+                return
+            what = f"{error.message}. What was restored from {entry.manifest.name!r} may be wrong: run that cell again"
+            problem = Problem(entry.path, what, entry.manifest.name, entry.size)
+            with contextlib.suppress(StoreUnwritable):  # it is said in any case
+                self.discard([problem])
+            self.on_problem(problem)
 
     # Saving
 
