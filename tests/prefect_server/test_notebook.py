@@ -16,7 +16,11 @@ CELLS = (
     "%%prefect_cache rates\nrates = [10, 20, 30]",
     "%%prefect_cache total\ntotal = sum(o * r for o, r in zip(orders, rates))",
 )
-FLUSH = "import prefect_cache.tasks as _t; _r = _t.NOTEBOOK.told; _done = _r.flush(60); _flow = str(_r.flow_run_id), _r.refused"
+FLUSH = """
+from prefect_cache import tasks as _tasks
+_tasks.NOTEBOOK.told.flush(60)
+_flow = str(_tasks.NOTEBOOK.told.flow_run_id), _tasks.NOTEBOOK.told.refused
+"""
 
 
 @pytest.mark.xdist_group("prefect server")
