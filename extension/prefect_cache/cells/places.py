@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 _getcwd = os.getcwd
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _SYSTEM = (
-    *("/proc/", "/sys/", "/dev/", "/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/", "/lib/", "/usr/lib/"),
+    *("/proc/", "/sys/", "/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/", "/lib/", "/usr/lib/"),
     *("/etc/fonts/", "/usr/share/fonts/"),
+    # Devices one by one: /dev/shm is a folder like any other, and data is put there to be near.
+    *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts/", "/dev/fd/"),
+    *("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/ptmx"),
 )
 _COMPILED = os.sep + "__pycache__" + os.sep
 
