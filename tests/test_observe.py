@@ -633,6 +633,39 @@ def test_a_failure_of_the_observer_is_not_the_cells(monkeypatch) -> None:
     assert "RuntimeError" in run(Path("a.csv").read_text).tainted
 
 
+def test_where_the_kernel_tells_nothing_all_that_is_named_counts(monkeypatch) -> None:
+    monkeypatch.setattr(observe.Watch, "working", False)
+    observer = run(lambda: None, strings=["a.csv", "sub"])
+    assert {("file", "a.csv"), ("file", "sub/b.csv"), ("folder", "sub")} <= told(observer)
+
+
+def test_a_named_folder_that_cannot_be_watched_whole_is_not_trusted_once_something_in_it_is_opened(
+    tmp_path, monkeypatch
+) -> None:
+    other = tmp_path / "other"
+    (other / "deep").mkdir(parents=True)
+    pq.write_table(pa.table({"x": [1]}), other / "p.parquet")
+    monkeypatch.setattr(observe, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(observe, "_the_watch", None)
+    assert run(lambda: None, strings=[str(other)]).tainted == ""
+    observe._watch().follow(str(other))
+    assert "too many" in run(lambda: pa.memory_map(str(other / "p.parquet")), strings=[str(other)]).tainted
+
+
+def test_a_child_that_is_forked_is_left_alone() -> None:
+    def fork() -> None:
+        if (pid := os.fork()) == 0:
+            os._exit(int(observe._active is not None or isinstance(os.stat, StandIn)))
+        assert os.waitpid(pid, 0)[1] == 0
+
+    run(fork)
+
+
+def test_an_observer_that_cannot_begin_lets_the_cell_run(monkeypatch) -> None:
+    monkeypatch.setattr(observe, "_watch", lambda: 1 / 0)
+    assert "ZeroDivisionError" in run(lambda: None).tainted
+
+
 def test_an_observer_inside_another_says_that_it_cannot() -> None:
     inner = []
     outer = run(lambda: inner.append(run(Path("a.csv").read_text)))

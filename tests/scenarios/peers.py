@@ -293,7 +293,8 @@ def _table(tallies: dict[str, Tally], total: int) -> str:
     for name, tally in tallies.items():
         version = importlib.metadata.version(name)
         lines.append(
-            f"| {name} {version} | {tally.right} | {tally.wrong} | {tally.cannot} | {tally.spared} of {tally.to_spare} |"
+            f"| {name} {version} | {tally.right} | {tally.wrong} | {tally.cannot}"
+            f" | {tally.spared} of {tally.to_spare} |"
         )
     return "\n".join(lines)
 

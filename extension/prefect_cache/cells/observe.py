@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     from prefect_cache.cells.trace import Seen
     from prefect_cache.cells.watch import Event
 
+MAX_SECONDS = 1.0
+"""How long the walk through a folder that a text names may take, once in a process."""
+
+MAX_FILES = 2000
+"""Files in a named folder that count as read where nobody tells which ones are."""
+
 MAX_NAMES = 2000
 """Of so many texts, those that look most like names of files, it is tried whether there is such a file."""
 
@@ -96,6 +102,7 @@ class Observer:
         self._named: dict[str, Seen] = {}
         self._named_folders: set[str] = set()
         self._watched = {self._trace.cwd}
+        self._partly: set[str] = set()
         self._environ: dict[str, bytes | None] = {}
         self._environ_before: dict[bytes, bytes] = {}
 
@@ -104,14 +111,11 @@ class Observer:
         if _active is not None:
             self.tainted = "it ran inside another cell that is being cached"
             return self
-        _prepare()
-        self._listed_before = {pattern: self._matching(pattern) for pattern in self._files}
-        _watch().follow_tree(self._trace.cwd)
-        for text in self._strings:
-            self._expect(text)
-        self._environ_before = {**_environ_data()}
-        _watch().drain()
-        _watch().overflowed = False
+        try:
+            self._prepare()
+        except Exception as error:  # noqa: BLE001 - what we cannot do is no fault of the cell's: it runs, unseen
+            self.fail(f"what the cell does cannot be observed ({type(error).__name__}: {error})")
+            return self
         WATCH.begin()
         _active = self
         _listen()
@@ -128,11 +132,24 @@ class Observer:
         drawn = WATCH.end()
         if self._namespace is not None:
             put_originals_back(self._namespace)
-        self._told_by_kernel(_watch().drain())
         if error is None:
-            self._conclude(drawn)
+            try:
+                self._told_by_kernel(_watch().drain())
+                self._conclude(drawn)
+            except Exception as failure:  # noqa: BLE001 - as in __enter__
+                self.fail(f"what the cell did could not be observed ({type(failure).__name__}: {failure})")
 
     # before
+
+    def _prepare(self) -> None:
+        _install()
+        self._listed_before = {pattern: self._matching(pattern) for pattern in self._files}
+        _watch().follow_tree(self._trace.cwd)
+        for text in self._strings:
+            self._expect(text)
+        self._environ_before = {**_environ_data()}
+        _watch().drain()
+        _watch().overflowed = False
 
     def _expect(self, text: str) -> None:
         """Watch what a text names, if it names something."""
@@ -153,10 +170,9 @@ class Observer:
         if self._trace.ignores(folder + os.sep) or folder == os.sep:
             return
         self._watched.add(folder)
-        if deep:
-            _watch().follow_tree(folder)
-        else:
-            _watch().follow(folder)
+        whole = _watch().follow_tree(folder, MAX_SECONDS) if deep else _watch().follow(folder)
+        if not whole and not self._trace.cwd.startswith(folder):
+            self._partly.add(folder)
 
     def _matching(self, pattern: str) -> list[str]:
         return sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
@@ -252,6 +268,9 @@ class Observer:
     def _told_by_kernel(self, events: Sequence[Event]) -> None:
         if _watch().overflowed:
             self.fail("too many files changed while the cell ran to see them all")
+        for folder in self._partly & self._named_folders:
+            if _watch().working and any(event.path.startswith(folder) for event in events):
+                self.fail(f"there are too many folders in {folder} to see what is read in them")
         log = _EventLog(self._trace, self._named, self._named_folders)
         trees = (self._trace.cwd + os.sep, *(folder + os.sep for folder in self._named_folders))
         for event in events:
@@ -265,6 +284,22 @@ class Observer:
         for path, seen in self._named.items():
             if seen.before.kind == "file" and not _watch().follows(os.path.dirname(path)):
                 self._trace.read(seen)  # nobody would have told us
+        if not _watch().working:
+            for folder in sorted(self._named_folders & self._partly):
+                self._take_whole(folder)
+
+    def _take_whole(self, folder: str) -> None:
+        """Take a named folder and all files in it as read, where nobody tells which ones are."""
+        count = 0
+        for path, _, names in os.walk(folder):
+            count += len(names)
+            if count > MAX_FILES:
+                self.fail(f"there are too many files in {folder} to depend on them all")
+                return
+            for seen in filter(None, (self._trace.found(os.path.join(path, name)) for name in names)):
+                self._trace.read(seen)
+            if (listed := self._trace.found(path)) is not None:
+                self._trace.list(listed)
 
     def _conclude(self, drawn: Iterable[Observed]) -> None:
         try:
@@ -330,7 +365,7 @@ class _EventLog:
 
     def _file(self, event: Event) -> None:
         named = self._named.get(event.path)
-        seen = named or self._trace.of(event.path, os.path.relpath(event.path, self._trace.cwd))
+        seen = named or self._trace.found(event.path)
         if seen is None:
             return
         folder, name = os.path.split(event.path)
@@ -355,7 +390,7 @@ class _EventLog:
         elif event.what & (CREATE | MOVED_TO):
             folder, name = os.path.split(event.path)
             self._made.setdefault(folder, set()).add(name)
-            if seen := self._trace.of(event.path, os.path.relpath(event.path, self._trace.cwd)):
+            if seen := self._trace.found(event.path):
                 seen.before = disk.ABSENT
                 self._trace.make_folder(seen, tolerant=True)
                 self._own(event.path)
@@ -367,13 +402,13 @@ class _EventLog:
         """Take all in a new folder as written: it came before anybody could watch."""
         for path, _, names in os.walk(folder):
             for name in names:
-                self._trace.of(os.path.join(path, name), os.path.relpath(os.path.join(path, name), self._trace.cwd))
+                self._trace.found(os.path.join(path, name))
 
     def close(self) -> None:
         """Take folders that were listed natively, with the names that they held before the run."""
         for folder in self._opened_folders:
             if folder in self._folders or folder in self._natively_read or self._trace.spawned:
-                seen = self._trace.of(folder, os.path.relpath(folder, self._trace.cwd))
+                seen = self._trace.found(folder)
                 if seen is not None and not seen.listed and not seen.written:
                     seen.listed = disk.listing_digest(self._names_before(folder))
 
@@ -423,12 +458,22 @@ def _watch() -> Watch:
     return _the_watch
 
 
-def _prepare() -> None:
+def _install() -> None:
     """Install the audit hook, which no one can remove: once."""
     global _installed  # noqa: PLW0603 - as above
     if not _installed:
         sys.addaudithook(_hook)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_leave_child_alone)
         _installed = True
+
+
+def _leave_child_alone() -> None:
+    """Stop observing in a forked process: it cannot tell us anything."""
+    global _active  # noqa: PLW0603 - as above
+    if _active is not None:
+        _active = None
+        _stop_listening()
 
 
 def _listen() -> None:

@@ -77,6 +77,10 @@ class Trace:
             seen = self.seen[path] = Seen(path, name, disk.look(path), written=self._is_own(path))
         return seen
 
+    def found(self, path: str) -> Seen | None:
+        """Return the record of a path that nobody spelled for us: relative where it lies in the working folder."""
+        return self.of(path, os.path.relpath(path, self.cwd))
+
     def _is_own(self, path: str) -> bool:
         return any(path.startswith(root) for root in self._roots)
 

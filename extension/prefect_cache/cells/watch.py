@@ -30,11 +30,11 @@ _NONBLOCKING = os.O_NONBLOCK | os.O_CLOEXEC if hasattr(os, "O_CLOEXEC") else os.
 _HEADER = struct.Struct("iIII")
 _READ = 2**16
 
-MAX_FOLDERS = 4000
+MAX_FOLDERS = 20_000
 """Folders that one process watches at most; each costs the kernel about a kilobyte."""
 
 MAX_SECONDS = 0.1
-"""How long one walk through a tree may take; it goes level by level, so what is near comes first."""
+"""How long the walk through the working folder may take; it goes level by level, so what is near comes first."""
 
 PASSED_OVER = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "env"})
 
@@ -55,7 +55,7 @@ class Watch:
         self._fd = self._libc.inotify_init1(_NONBLOCKING) if self._libc is not None else -1
         self._paths: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
-        self._whole: set[str] = set()
+        self._walked: dict[str, bool] = {}  # trees, and whether nothing in them was left out
         self._pid = os.getpid()
         self.overflowed = False
 
@@ -82,24 +82,24 @@ class Watch:
         self._numbers[folder] = number
         return True
 
-    def follow_tree(self, root: str, *, avoid: tuple[str, ...] = ()) -> bool:
+    def follow_tree(self, root: str, seconds: float = MAX_SECONDS) -> bool:
         """Watch a folder and those below it, level by level within bounds; tell whether nothing was left out."""
-        if root in self._whole:
-            return True
-        deadline = time.monotonic() + MAX_SECONDS
-        level, complete = [root], True
+        if root not in self._walked:
+            self._walked[root] = self._walk(root, time.monotonic() + seconds)
+        return self._walked[root]
+
+    def _walk(self, root: str, deadline: float) -> bool:
+        level = [root]
         while level:
             following: list[str] = []
             for folder in level:
                 if time.monotonic() > deadline or not self.follow(folder):
                     return False
-                following += self._below(folder, avoid)
+                following += self._below(folder)
             level = following
-        if complete:
-            self._whole.add(root)
-        return complete
+        return True
 
-    def _below(self, folder: str, avoid: tuple[str, ...]) -> list[str]:
+    def _below(self, folder: str) -> list[str]:
         """Return the folders in `folder`; where a link leads is watched too."""
         found: list[str] = []
         try:
@@ -111,7 +111,7 @@ class Watch:
                         found.append(entry.path)
         except OSError:  # gone, or not ours to read: then the cell cannot read it either
             return []
-        return [path for path in found if not path.startswith(avoid)] if avoid else found
+        return found
 
     def _follow_link(self, path: str) -> None:
         target = os.path.realpath(path)
@@ -147,7 +147,7 @@ class Watch:
     def _forget(self, folder: str | None) -> None:
         if folder is not None:
             self._paths.pop(self._numbers.pop(folder, -1), None)
-            self._whole = {root for root in self._whole if not _is_in(folder, root)}
+            self._walked = {root: whole for root, whole in self._walked.items() if not _is_in(folder, root)}
 
 
 def _is_walked(name: str) -> bool:
