@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from exactness.compare import same
 from exactness.golden import VALUES, folder
-from prefect_cache.codecs import codec, codec_for
+from prefect_cache.codecs import codec, codec_for, mapped
 from prefect_cache.codecs.ipc import PAGE, Reader, locate
 from prefect_cache.model import FORMAT
 
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILES = sorted(folder(FORMAT).iterdir())
+
+
+def test_the_documented_bytes_are_the_files() -> None:
+    """The example in the prose is a file that anybody can look into."""
+    data = (folder(FORMAT) / "array.array").read_bytes()
+    lines = re.findall(r"^    ([0-9a-f]{4})  (.{17})  (.{8})", mapped.__doc__ or "", re.MULTILINE)
+    assert len(lines) == 12
+    for offset, digits, characters in lines:
+        ahead = len(digits) - len(digits.lstrip())
+        start = int(offset, 16) + (ahead + 1) // 9 * 4
+        expected = bytes.fromhex(digits)
+        assert data[start : start + len(expected)] == expected
+        assert characters.strip() == "".join(chr(b) if 32 < b < 127 else "." for b in expected)
+    assert f"{len(data):,} bytes" in (mapped.__doc__ or "")
 
 
 def test_every_format_has_its_files() -> None:

@@ -1,14 +1,28 @@
 """One value, one mapped Arrow file: skeleton, columns and body put together.
 
-::
+The record batch's columns are for other tools (:mod:`prefect_cache.frames`); what brings the value back exactly
+stands in the schema's metadata, under three keys::
 
-    schema.metadata["prefect_cache"] =
-        {"format": 1, "kind": "DataFrame", "needs_trust": false,
-         "regions": [[offset, size], ...],            parts of the body, by number
-         "skeleton": [offset, size] or null}          null: it stands beside, in "prefect_cache.skeleton"
-    schema.metadata["prefect_cache.digest"]           of these two
+    prefect_cache            {"format": 1, "kind": "DataFrame", "needs_trust": false,
+                              "regions": [[offset, size], ...],    parts of the body, by number
+                              "skeleton": [offset, size] or null}  null: it stands beside, under the next key
+    prefect_cache.skeleton   the value as a pickle in which region 0, 1, ... stand for large buffers
+    prefect_cache.digest     of these two
 
-The record batch's columns are for other tools (:mod:`prefect_cache.frames`); the skeleton is ours.
+``np.arange(1200, dtype="<i2").reshape(300, 4)`` makes this file of 7,178 bytes (hexadecimal offsets; much left out)::
+
+    0000  4152524f 57310000  ARROW1..          the file is Arrow's
+    0008  ffffffff 28020000  ....(...          a message of 0x228 bytes: the schema
+    0060           8005954e      ...N          its metadata: the skeleton, a pickle of protocol 5, in which
+    0070  1d707265 66656374  .prefect          prefect_cache.codecs.skeleton
+    0090  0d427569 6c646572  .Builder          Builder.array(0, "<i2", (300, 4), (8, 2), True) is called
+    0144  7b22666f 726d6174  {"format          the header, as above: one region, of 2,400 bytes
+    0238  ffffffff c00d0000  ........          a message of 0xdc0 bytes, zeros at its end: the record batch
+    0268  80090000 00000000  ........          its body has 0x980 bytes,
+    0288  2c010000 00000000  ,.......          300 rows
+    1000  00000100 02000300  ........          the body, at a multiple of a page: region 0
+    1980  ffffffff 00000000  ........          no more messages
+    1c04  4152524f 5731      ARROW1            after the footer, which says where the messages are
 """
 
 from __future__ import annotations
