@@ -14,7 +14,6 @@ import builtins
 import dataclasses
 import keyword
 import logging
-import numbers
 import threading
 import time
 from collections import OrderedDict
@@ -42,7 +41,6 @@ PAGE_COLUMNS = 60
 OPEN_PREVIEWS = 3
 REMEMBERED_STATISTICS = 4096
 LARGEST_PICTURES = 8_000_000
-CORNER = 8
 
 log = logging.getLogger(__name__)
 
@@ -252,9 +250,10 @@ class Controller:
     def _corner(self, entry: Entry, output: Output) -> list[list[str]]:
         """Return the first rows and columns of an array, which is mapped and not read."""
         from prefect_cache import codecs
+        from prefect_cache.preview import corner  # NumPy comes with it
 
         array = codecs.codec(output.codec).read(entry.path / output.file, output.meta, trusted=False)
-        return _corner(array)
+        return corner.corner(array)
 
     def figures(self, ask: Ask) -> Message:
         """Return the pictures that the cell showed."""
@@ -507,27 +506,6 @@ def _pictures(entry: Entry) -> list[str]:
 
 def _base64(kind: str, data: str) -> str:
     return base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else "".join(data.split())
-
-
-def _corner(array: object) -> list[list[str]]:
-    """Return the first rows and columns of an array of any number of dimensions, as text."""
-    import numpy as np
-
-    if not isinstance(array, np.ndarray) or not array.ndim:
-        return [[str(array)[:200]]]
-    while array.ndim > 2:  # noqa: PLR2004 - rows and columns: the first plane of the others
-        array = array[0] if len(array) else array.reshape(0, 0)
-    table = array.reshape(-1, 1) if array.ndim == 1 else array
-    return [[_number(v) for v in line[:CORNER]] for line in table[:CORNER]]
-
-
-def _number(value: object) -> str:
-    """Return an array's element in few digits; its rows are for a glance."""
-    return (
-        f"{value:.6g}"
-        if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
-        else str(value)[:40]
-    )
 
 
 def _statistics(found: Statistics | None) -> Json:
