@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from history import Remove, Restart, Run, Write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from history import History, Step
@@ -246,15 +247,23 @@ EDITS = {
     ),
 }
 
+ERRORS = 0.05
+"""Of the statements that raise, so many stay."""
+
 _BINDS = re.compile(r"(?:^|\n|def |class )\{(\w+)\}(?: = |\(|:)")
 WORDS = ("ab", "zed", "north", "x1", "due")
 
 
 class Grammar:
-    """Makes histories out of chance; equal seeds give equal histories."""
+    """Makes histories out of chance; equal seeds give equal histories.
 
-    def __init__(self, chance: Random) -> None:
+    `works` tells whether a statement runs after those before it: most that do not are left out, else one error in the
+    first cell leaves the others nothing to work with.
+    """
+
+    def __init__(self, chance: Random, works: Callable[[str], bool] = lambda _: True) -> None:
         self._chance = chance
+        self._works = works
         # A notebook is about some things and not about others: statements meet more often when kinds are few.
         self._kinds = set(chance.sample(sorted(MAKE), chance.randint(3, 7))) | {"n"}
         self._bound: dict[str, list[str]] = {}
@@ -304,7 +313,7 @@ class Grammar:
                 statements[where] = re.sub(
                     r"\b\d\b", lambda _: str(self._chance.randrange(10)), statements[where], count=1
                 )
-        return Run(tuple(statements), cell.cached, cell.options)
+        return Run(tuple(statements) or ("pass",), cell.cached, cell.options)
 
     def _cell(self, *, first: bool) -> Run:
         chance = self._chance
@@ -315,7 +324,7 @@ class Grammar:
             statements += self._statements(self._template())
         if chance.random() < 0.5:
             statements += self._statements(chance.choice([t for t in LAST if _kinds_of(t) <= self._kinds | {"any"}]))
-        return Run(tuple(statements), chance.random() < (0.6 if first else 0.85), chance.choice(OPTIONS))
+        return Run(tuple(statements) or ("pass",), chance.random() < (0.6 if first else 0.85), chance.choice(OPTIONS))
 
     def _template(self) -> str:
         pool = self._shows if self._shows and self._chance.random() < 0.15 else self._changes
@@ -325,7 +334,8 @@ class Grammar:
         """Fill a template, and put before it what makes the values that it is the first to need."""
         self._needed = []
         filled = self._fill(template)
-        return [*self._needed, filled]
+        lines = [*self._needed, filled]
+        return lines if self._works("\n".join(lines)) or self._chance.random() < ERRORS else []
 
     def _fill(self, template: str) -> str:
         chosen: dict[str, str] = {}

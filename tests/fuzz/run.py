@@ -28,11 +28,23 @@ from pathlib import Path
 import grammar
 import shrink
 import worlds
-from history import History, from_text, to_text
+from history import History, Run, from_text, to_text
 
 FOUND = Path(__file__).parent / "found"
-IMPORTS = ("pandas", "pyarrow", "pyarrow.parquet", "IPython", "prefect", "prefect.flow_engine", "prefect.task_engine")
-"""Done once: every world is forked from a process that has them. Not prefect_cache, which a notebook loads itself."""
+IMPORTS = (
+    "pandas",
+    "pyarrow.parquet",
+    "IPython.core.completer",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect_cache.magics",
+    "prefect_cache.session",
+    "prefect_cache.tasks",
+    "prefect_cache.codecs.pickled",
+    "prefect_cache.codecs.mapped",
+    "prefect_cache.store",
+)
+"""Done once: every world is forked from a process that has them. The extension itself is loaded by each."""
 
 
 @dataclass
@@ -58,9 +70,22 @@ def prepare() -> None:
     gc.freeze()  # else the collector writes to every page that a world shares with this process
 
 
+def make(seed: int) -> History:
+    """Make the notebook of this seed."""
+    with worlds.World(cached=False) as trial:
+
+        def works(source: str) -> bool:
+            step = Run((source,))
+            trial.send(step)
+            seen = trial.receive(step)
+            return seen is not None and not seen.error
+
+        return grammar.Grammar(random.Random(seed), works).history()
+
+
 def play(seed: int, *, shrinking: bool = True) -> Played:
     """Make the notebook of this seed, live it twice, and shrink it where the two part."""
-    history = grammar.Grammar(random.Random(seed)).history()
+    history = make(seed)
     lived = worlds.live(history)
     played = Played(seed, len(history))
     for _, status, note in lived.statuses:

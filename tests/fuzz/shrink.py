@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from history import History
 
 
-def shrink(history: History, fails: Callable[[History], bool], *, tries: int = 150) -> History:
+def shrink(history: History, fails: Callable[[History], bool], *, tries: int = 60) -> History:
     """Return a history no part of which can be taken out alone (or the best after so many tries)."""
     budget = iter(range(tries))
     smaller: History | None = history

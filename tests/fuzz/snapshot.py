@@ -26,7 +26,15 @@ import pandas as pd
 HIDDEN = frozenset({"In", "Out", "get_ipython", "exit", "quit", "open", "display"})
 ATOMS = (bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), range, slice)
 MEMBERS_OF_NO_INTEREST = frozenset(
-    {"__dict__", "__weakref__", "__module__", "__firstlineno__", "__static_attributes__", "__abstractmethods__"}
+    {
+        "__dict__",
+        "__weakref__",
+        "__module__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__abstractmethods__",
+        "__slotnames__",  # what copy and pickle put there when an instance is first pickled
+    }
 )
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 

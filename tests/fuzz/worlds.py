@@ -204,10 +204,9 @@ def _live(whence: socket.socket, root: Path, *, cached: bool) -> None:
     shown: list[tuple[str, str]] = []
     shell = _shell(shown)
     started = {"sys.path": list(sys.path)}
-    shell.run_cell(PRELUDE)
     if cached:
         shell.run_line_magic("load_ext", "prefect_cache")
-        shown.clear()
+    shell.run_cell(PRELUDE)  # after the extension, which takes what was drawn before it for unseeded
     while True:
         source = _receive(whence)
         assert isinstance(source, str)
@@ -272,16 +271,16 @@ def _outcome() -> tuple[str, str]:
 
 
 def _merged(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return what was shown, each run of one stream as one text; of stderr only what the grammar writes."""
     merged: list[tuple[str, str]] = []
     for kind, written in shown:
         text = snapshot.ADDRESS.sub("", written)
-        if kind == "stderr" and not text.startswith("err:"):
-            continue  # warnings name the lines of the file that they came from
-        if merged and merged[-1][0] == kind == "stdout":
+        if merged and merged[-1][0] == kind and kind in {"stdout", "stderr"}:
             merged[-1] = (kind, merged[-1][1] + text)
         else:
             merged.append((kind, text))
-    return merged
+    # Warnings name the file and line that they came from.
+    return [(kind, text) for kind, text in merged if kind != "stderr" or text.startswith("err:")]
 
 
 # Two worlds
