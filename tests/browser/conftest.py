@@ -45,6 +45,8 @@ class Jupyter:
     url: str
     root: Path
     process: subprocess.Popen[bytes]
+    env: dict[str, str]
+    """What its kernels find; ``PREFECT_CACHE_DIR`` is the store of notebooks that do not name one."""
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +65,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     log = (root / "server.log").open("wb")
     process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield Jupyter(_address(runtime, process, root), root, process)
+        yield Jupyter(_address(runtime, process, root), root, process, env)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -162,12 +164,12 @@ def open_book(jupyter: Jupyter, chromium: Browser, request: pytest.FixtureReques
         front: Literal["lab", "notebook"] = "lab",
         theme: Literal["light", "dark"] = "light",
         size: tuple[int, int] = (1280, 900),
+        path: Path | None = None,
     ) -> Book:
-        path = jupyter.root / f"{request.node.name.replace('[', '-').replace(']', '')}-{len(opened)}.ipynb"
         _settings(jupyter, theme)
-        nbformat.write(
-            nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=KERNEL), path
-        )
+        if path is None:
+            path = jupyter.root / f"{request.node.name}-{len(opened)}.ipynb"
+            nbformat.write(_notebook(cells), path)
         context = chromium.new_context(viewport={"width": size[0], "height": size[1]})
         page = context.new_page()
         opened.append(page)
@@ -178,14 +180,17 @@ def open_book(jupyter: Jupyter, chromium: Browser, request: pytest.FixtureReques
         _wait_for_kernel(jupyter, path.name)
         book = Book(page, path)
         started.add(path.name)
-        if cells:
-            book.run_all()
+        book.run_all()
         return book
 
     yield open_
     for page in opened:
         page.context.close()
     _end_sessions(jupyter, started)
+
+
+def _notebook(cells: tuple[str, ...]) -> nbformat.NotebookNode:
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=KERNEL)
 
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
