@@ -40,11 +40,20 @@ SAME = {
     "formatting": ("def f(x): return g(x, 1)", "def f(\n    x,\n):\n    return (\n        g(x,\n 1)\n    )"),
     "quotes": ("f = lambda: 'a'", 'f = lambda: "a"'),
     "a pass more": ("def f(x):\n    return x", "def f(x):\n    pass\n    return x"),
-    "a class, formatted": ("class f:\n    a = 1\n    def m(self): return 1", "class f:\n\n    a = 1  # one\n\n    def m(self):\n        return 1"),
-    "methods in another order": ("class f:\n    def a(self): pass\n    def b(self): pass", "class f:\n    def b(self): pass\n    def a(self): pass"),
+    "a class, formatted": (
+        "class f:\n    a = 1\n    def m(self): return 1",
+        "class f:\n\n    a = 1  # one\n\n    def m(self):\n        return 1",
+    ),
+    "methods in another order": (
+        "class f:\n    def a(self): pass\n    def b(self): pass",
+        "class f:\n    def b(self): pass\n    def a(self): pass",
+    ),
     "what nobody reads": ("k = 1\ndef f(): return 1", "k = 2\ndef f(): return 1"),
     "another helper's body": ("def g(): return 1\ndef f(): return 1", "def g(): return 2\ndef f(): return 1"),
-    "branches, formatted": ("def f(x):\n    while x: x -= 1\n    try: g()\n    except E: pass\n    return x", "def f(x):\n    while x:\n        x -= 1\n\n    try:\n        g()\n    except E:\n        pass\n    return x"),
+    "branches, formatted": (
+        "def f(x):\n    while x: x -= 1\n    try: g()\n    except E: pass\n    return x",
+        "def f(x):\n    while x:\n        x -= 1\n\n    try:\n        g()\n    except E:\n        pass\n    return x",
+    ),
 }
 
 
@@ -55,42 +64,166 @@ def test_what_changes_nothing_leaves_no_trace(pair):
 
 
 DIFFERENT = {
-    "bodies": ["def f(x): return x + 1", "def f(x): return x + 2", "def f(x): return x - 1", "def f(x): return x + 1.0", "def f(x): return x + True", "def f(x, y): return x + 1", "def f(*x): return x + 1", "async def f(x): return x + 1", "def f(x): yield x + 1", "def f(y): return y + 1", "f = lambda x: x + 1"],
+    "bodies": [
+        "def f(x): return x + 1",
+        "def f(x): return x + 2",
+        "def f(x): return x - 1",
+        "def f(x): return x + 1.0",
+        "def f(x): return x + True",
+        "def f(x, y): return x + 1",
+        "def f(*x): return x + 1",
+        "async def f(x): return x + 1",
+        "def f(x): yield x + 1",
+        "def f(y): return y + 1",
+        "f = lambda x: x + 1",
+    ],
     "docstrings": ["def f():\n    'a'", "def f():\n    'b'", "def f():\n    pass"],
-    "defaults": ["def f(x=1): return x", "def f(x=2): return x", "def f(x=[1]): return x", "def f(x=1.0): return x", "def f(*, x=1): return x", "def f(*, x=2): return x"],
+    "defaults": [
+        "def f(x=1): return x",
+        "def f(x=2): return x",
+        "def f(x=[1]): return x",
+        "def f(x=1.0): return x",
+        "def f(*, x=1): return x",
+        "def f(*, x=2): return x",
+    ],
     "annotations": ["def f(x: int): pass", "def f(x: str): pass", "def f(x): pass"],
-    "globals": ["k = 1\ndef f(): return k", "k = 2\ndef f(): return k", "k = 1.0\ndef f(): return k", "k = [1]\ndef f(): return k", "def f(): return k"],
-    "helpers": ["def g(): return 1\ndef f(): return g()", "def g(): return 2\ndef f(): return g()", "g = 1\ndef f(): return g()"],
-    "a deep chain": [f"k = {k}\ndef a(): return {r} + k\ndef b(): return a()\nclass C:\n    def m(self): return b()\ndef d(): return [C().m() for _ in ()]\ndef f(): return (lambda: d())()" for k in (1, 2) for r in (1, 2)],
-    "mutual recursion": [f"def f(n): return g(n - 1) if n else {n}\ndef g(n): return f(n - 1) if n else {m}" for n in (1, 2) for m in (1, 2)],
+    "globals": [
+        "k = 1\ndef f(): return k",
+        "k = 2\ndef f(): return k",
+        "k = 1.0\ndef f(): return k",
+        "k = [1]\ndef f(): return k",
+        "def f(): return k",
+    ],
+    "helpers": [
+        "def g(): return 1\ndef f(): return g()",
+        "def g(): return 2\ndef f(): return g()",
+        "g = 1\ndef f(): return g()",
+    ],
+    "a deep chain": [
+        f"k = {k}\ndef a(): return {r} + k\ndef b(): return a()\nclass C:\n    def m(self): return b()\ndef d(): return [C().m() for _ in ()]\ndef f(): return (lambda: d())()"  # noqa: E501 - a cell, or a case, in one line
+        for k in (1, 2)
+        for r in (1, 2)
+    ],
+    "mutual recursion": [
+        f"def f(n): return g(n - 1) if n else {n}\ndef g(n): return f(n - 1) if n else {m}"
+        for n in (1, 2)
+        for m in (1, 2)
+    ],
     "closures": [f"def make(n):\n    def f(): return n\n    return f\nf = make({n})" for n in ("1", "2", "[1]", "'1'")],
-    "closures over functions": [f"def make(g):\n    def f(): return g()\n    return f\nf = make(lambda: {n})" for n in (1, 2)],
+    "closures over functions": [
+        f"def make(g):\n    def f(): return g()\n    return f\nf = make(lambda: {n})" for n in (1, 2)
+    ],
     "a global of an inner function": [f"k = {k}\ndef f():\n    def g(): return k\n    return g" for k in (1, 2)],
-    "decorators": [f"import functools\ndef wrap(g):\n    @functools.wraps(g)\n    def inner(*a): return g(*a) + {n}\n    return inner\n@wrap\ndef f(): return {m}" for n in (1, 2) for m in (1, 2)],
-    "caches": [f"import functools\n@functools.lru_cache({size})\ndef f(): return {n}" for n in (1, 2) for size in (3, 4)],
-    "partials": [f"import functools\ndef g(a, b=0): return {n}\nf = functools.partial(g, {m}, b={m})" for n in (1, 2) for m in (1, 2)],
-    "bound methods": [f"class A:\n    def __init__(self, n): self.n = n\n    def m(self): return {n}\nf = A({m}).m" for n in (1, 2) for m in (1, 2)],
-    "single dispatch": [f"import functools\n@functools.singledispatch\ndef f(x): return {n}\n@f.register\ndef _(x: int): return {m}" for n in (1, 2) for m in (1, 2)],
-    "attributes of functions": ["def f(): pass", "def f(): pass\nf.a = 1", "def f(): pass\nf.a = 2", "def f(): pass\nf.b = 1"],
-    "classes": ["class f: pass", "class f: a = 1", "class f: a = 2", "class f: a = [1]", "class f(int): pass", "class f(Exception): pass", "class f:\n    def m(self): return 1", "class f:\n    def m(self): return 2", "class f:\n    @staticmethod\n    def m(self): return 1", "class f:\n    @classmethod\n    def m(self): return 1", "class f:\n    @property\n    def m(self): return 1", "class f:\n    __slots__ = ('a',)", "class f:\n    a: int", "class f:\n    a: str", "class f:\n    'doc'"],
+    "decorators": [
+        f"import functools\ndef wrap(g):\n    @functools.wraps(g)\n    def inner(*a): return g(*a) + {n}\n    return inner\n@wrap\ndef f(): return {m}"  # noqa: E501 - a cell, or a case, in one line
+        for n in (1, 2)
+        for m in (1, 2)
+    ],
+    "caches": [
+        f"import functools\n@functools.lru_cache({size})\ndef f(): return {n}" for n in (1, 2) for size in (3, 4)
+    ],
+    "partials": [
+        f"import functools\ndef g(a, b=0): return {n}\nf = functools.partial(g, {m}, b={m})"
+        for n in (1, 2)
+        for m in (1, 2)
+    ],
+    "bound methods": [
+        f"class A:\n    def __init__(self, n): self.n = n\n    def m(self): return {n}\nf = A({m}).m"
+        for n in (1, 2)
+        for m in (1, 2)
+    ],
+    "single dispatch": [
+        f"import functools\n@functools.singledispatch\ndef f(x): return {n}\n@f.register\ndef _(x: int): return {m}"
+        for n in (1, 2)
+        for m in (1, 2)
+    ],
+    "attributes of functions": [
+        "def f(): pass",
+        "def f(): pass\nf.a = 1",
+        "def f(): pass\nf.a = 2",
+        "def f(): pass\nf.b = 1",
+    ],
+    "classes": [
+        "class f: pass",
+        "class f: a = 1",
+        "class f: a = 2",
+        "class f: a = [1]",
+        "class f(int): pass",
+        "class f(Exception): pass",
+        "class f:\n    def m(self): return 1",
+        "class f:\n    def m(self): return 2",
+        "class f:\n    @staticmethod\n    def m(self): return 1",
+        "class f:\n    @classmethod\n    def m(self): return 1",
+        "class f:\n    @property\n    def m(self): return 1",
+        "class f:\n    __slots__ = ('a',)",
+        "class f:\n    a: int",
+        "class f:\n    a: str",
+        "class f:\n    'doc'",
+    ],
     "base classes": [f"class B:\n    def m(self): return {n}\nclass f(B): pass" for n in (1, 2)],
     "metaclasses": [f"class M(type):\n    def m(cls): return {n}\nclass f(metaclass=M): pass" for n in (1, 2)],
-    "super": [f"class B:\n    def m(self): return {n}\nclass f(B):\n    def m(self): return super().m() + {m}" for n in (1, 2) for m in (1, 2)],
-    "dataclasses": [f"import dataclasses\n@dataclasses.dataclass({options})\nclass f:\n    x: int = {default}" for options in ("", "frozen=True", "order=True", "eq=False") for default in ("1", "2", "dataclasses.field(default_factory=list)", "dataclasses.field(default_factory=dict)", "dataclasses.field(default=1, metadata={'a': 1})")],
-    "enums": [f"import enum\nclass f({base}):\n    A = {a}\n    B = {b}\n    def m(self): return {n}" for base in ("enum.Enum", "enum.IntEnum") for a, b, n in ((1, 2, 1), (2, 1, 1), (1, 2, 2))],
-    "named tuples": ["import collections\nf = collections.namedtuple('f', 'a b')", "import collections\nf = collections.namedtuple('f', 'b a')", "import collections\nf = collections.namedtuple('f', 'a b', defaults=[1])", "import typing\nclass f(typing.NamedTuple):\n    a: int\n    b: int"],
-    "instances by their class's code": [f"class A:\n    def m(self): return {n}\nf = A()\nf.x = {m}" for n in (1, 2) for m in (1, 2)],
-    "instances by what their methods call": [f"def g(): return {n}\nclass A:\n    def m(self): return g()\nf = [A()]" for n in (1, 2)],
+    "super": [
+        f"class B:\n    def m(self): return {n}\nclass f(B):\n    def m(self): return super().m() + {m}"
+        for n in (1, 2)
+        for m in (1, 2)
+    ],
+    "dataclasses": [
+        f"import dataclasses\n@dataclasses.dataclass({options})\nclass f:\n    x: int = {default}"
+        for options in ("", "frozen=True", "order=True", "eq=False")
+        for default in (
+            "1",
+            "2",
+            "dataclasses.field(default_factory=list)",
+            "dataclasses.field(default_factory=dict)",
+            "dataclasses.field(default=1, metadata={'a': 1})",
+        )
+    ],
+    "enums": [
+        f"import enum\nclass f({base}):\n    A = {a}\n    B = {b}\n    def m(self): return {n}"
+        for base in ("enum.Enum", "enum.IntEnum")
+        for a, b, n in ((1, 2, 1), (2, 1, 1), (1, 2, 2))
+    ],
+    "named tuples": [
+        "import collections\nf = collections.namedtuple('f', 'a b')",
+        "import collections\nf = collections.namedtuple('f', 'b a')",
+        "import collections\nf = collections.namedtuple('f', 'a b', defaults=[1])",
+        "import typing\nclass f(typing.NamedTuple):\n    a: int\n    b: int",
+    ],
+    "instances by their class's code": [
+        f"class A:\n    def m(self): return {n}\nf = A()\nf.x = {m}" for n in (1, 2) for m in (1, 2)
+    ],
+    "instances by what their methods call": [
+        f"def g(): return {n}\nclass A:\n    def m(self): return g()\nf = [A()]" for n in (1, 2)
+    ],
     "functions in containers": [f"def g(): return {n}\nf = {{'a': [g]}}" for n in (1, 2)],
     "descriptors": [f"class D:\n    def __get__(self, o, t): return {n}\nclass f:\n    x = D()" for n in (1, 2)],
-    "cached properties": [f"import functools\nclass f:\n    @functools.cached_property\n    def x(self): return {n}" for n in (1, 2)],
-    "environment": [f"import os\nos.environ['FINGERPRINT'] = '{n}'\ndef f(): return os.environ['FINGERPRINT']" for n in (1, 2)],
-    "environment, asked": [f"import os\nos.environ['FINGERPRINT'] = '{n}'\ndef f(): return os.getenv('FINGERPRINT', 'x')" for n in (1, 2)],
+    "cached properties": [
+        f"import functools\nclass f:\n    @functools.cached_property\n    def x(self): return {n}" for n in (1, 2)
+    ],
+    "environment": [
+        f"import os\nos.environ['FINGERPRINT'] = '{n}'\ndef f(): return os.environ['FINGERPRINT']" for n in (1, 2)
+    ],
+    "environment, asked": [
+        f"import os\nos.environ['FINGERPRINT'] = '{n}'\ndef f(): return os.getenv('FINGERPRINT', 'x')" for n in (1, 2)
+    ],
     "names in queries": [f"limit = {n}\ndef f(df): return df.query('a > @limit')" for n in (1, 2)],
     "names in f-strings": [f"k = {n}\ndef f(): return f'{{k:>{{k}}}}'" for n in (1, 2)],
-    "a global that a function binds": ["n = 1\ndef f():\n    global n\n    n += 1", "n = 2\ndef f():\n    global n\n    n += 1"],
-    "tables of constants": ["def f(x): return x in {1, 2}", "def f(x): return x in {1, 3}", "def f(x): return x in (1, 2)", "def f(x): return x in [1, 2.0]"],
-    "pydantic models": [f"import pydantic\nclass f(pydantic.BaseModel):\n    x: {kind} = {n}\n    def m(self): return {m}" for kind in ("int", "float") for n in (1, 2) for m in (1, 2)],
+    "a global that a function binds": [
+        "n = 1\ndef f():\n    global n\n    n += 1",
+        "n = 2\ndef f():\n    global n\n    n += 1",
+    ],
+    "tables of constants": [
+        "def f(x): return x in {1, 2}",
+        "def f(x): return x in {1, 3}",
+        "def f(x): return x in (1, 2)",
+        "def f(x): return x in [1, 2.0]",
+    ],
+    "pydantic models": [
+        f"import pydantic\nclass f(pydantic.BaseModel):\n    x: {kind} = {n}\n    def m(self): return {m}"
+        for kind in ("int", "float")
+        for n in (1, 2)
+        for m in (1, 2)
+    ],
 }
 
 
@@ -102,7 +235,7 @@ def test_what_changes_a_result_changes_the_key(cells):
 
 
 def test_what_two_processes_make_of_a_class_is_the_same():
-    cell = "import dataclasses, enum\n@dataclasses.dataclass\nclass A:\n    x: list = dataclasses.field(default_factory=list)\n    tags: set = frozenset({'a', 'b', 'c'})\nf = [A, A([1])]"
+    cell = "import dataclasses, enum\n@dataclasses.dataclass\nclass A:\n    x: list = dataclasses.field(default_factory=list)\n    tags: set = frozenset({'a', 'b', 'c'})\nf = [A, A([1])]"  # noqa: E501 - a cell, or a case, in one line
     assert of(cell) == of(cell)
 
 
@@ -126,7 +259,12 @@ def test_names_reached_are_known():
     found.add("f")
     assert found.names == {"f", "g", "k", "np"}
     assert found.stores == {"n"}
-    assert [(p.kind, p.name) for p in found.parts()] == [("function", "g"), ("input", "k"), ("input", "np"), ("package", "numpy")]
+    assert [(p.kind, p.name) for p in found.parts()] == [
+        ("function", "g"),
+        ("input", "k"),
+        ("input", "np"),
+        ("package", "numpy"),
+    ]
 
 
 def test_ignored_names_are_left_out():
@@ -137,7 +275,10 @@ def test_ignored_names_are_left_out():
     assert Fingerprinter(namespace, ignore=["lock"]).add("f")
 
 
-@pytest.mark.parametrize("body", ["eval('k')", "exec('k = 1')", "globals()['k']", "__import__('os')", "__import__('importlib').import_module('x')"])
+@pytest.mark.parametrize(
+    "body",
+    ["eval('k')", "exec('k = 1')", "globals()['k']", "__import__('os')", "__import__('importlib').import_module('x')"],
+)
 def test_what_cannot_be_seen_is_said(body):
     found = Fingerprinter(notebook(f"def f(): return {body}"))
     found.add("f")
@@ -158,7 +299,9 @@ def test_texts_in_code_may_name_files():
 
 
 def test_what_a_closure_counts_is_a_node_that_is_found_again():
-    namespace = notebook("def make():\n    n = 0\n    def up():\n        nonlocal n\n        n += 1\n        return n\n    return up\nf = make()")
+    namespace = notebook(
+        "def make():\n    n = 0\n    def up():\n        nonlocal n\n        n += 1\n        return n\n    return up\nf = make()"  # noqa: E501 - a cell, or a case, in one line
+    )
     found = Fingerprinter(namespace)
     found.add("f")
     before = found.nodes
@@ -215,9 +358,16 @@ def fresh(*names):
 
 def test_functions_of_local_modules_count_by_their_code_and_what_they_read(project):
     def made(deep, limit, spare):
-        project(deep=f"def leaf(): return {deep}\ndef spare(): return {spare}", helpers=f"import deep\nfrom deep import leaf\nLIMIT = {limit}\ndef clean(x): return leaf() + LIMIT\ndef other(): return deep.leaf()")
+        project(
+            deep=f"def leaf(): return {deep}\ndef spare(): return {spare}",
+            helpers=f"import deep\nfrom deep import leaf\nLIMIT = {limit}\ndef clean(x): return leaf() + LIMIT\ndef other(): return deep.leaf()",  # noqa: E501 - a cell, or a case, in one line
+        )
         fresh("deep", "helpers")
-        return key(notebook("import helpers\nfrom helpers import clean\ndef f(x): return clean(x)\ndef g(): return helpers.other()\nh = clean")), of("import helpers\ndef f(): return helpers.other()")
+        return key(
+            notebook(
+                "import helpers\nfrom helpers import clean\ndef f(x): return clean(x)\ndef g(): return helpers.other()\nh = clean"  # noqa: E501 - a cell, or a case, in one line
+            )
+        ), of("import helpers\ndef f(): return helpers.other()")
 
     first = made(1, 1, 1)
     assert first == made(1, 1, 1) == made(1, 1, 2)
@@ -253,7 +403,12 @@ def test_a_module_used_as_a_whole_counts_as_a_whole(project):
     (cfg,) = fresh("cfg")
     namespace = notebook("import cfg\nf = [cfg]")
     before = key(namespace)
-    assert [p[:2] for p in before[1]] == [("function", "cfg.g"), ("input", "cfg.LIMIT"), ("input", "cfg.LOCK"), ("module", "cfg")]
+    assert [p[:2] for p in before[1]] == [
+        ("function", "cfg.g"),
+        ("input", "cfg.LIMIT"),
+        ("input", "cfg.LOCK"),
+        ("module", "cfg"),
+    ]
     cfg.LIMIT = 2
     assert key(namespace) != before
 
@@ -275,9 +430,17 @@ def test_the_cells_code_says_what_of_a_module_counts(project):
 
 
 def test_imports_of_local_modules_count_by_source_loaded_or_not(project):
-    project(app="import deep\nfrom pkg import inner\nimport numpy", deep="X = 1", pkg_of___init__="", pkg_of_inner="from . import other", pkg_of_other="Y = 1")
+    project(
+        app="import deep\nfrom pkg import inner\nimport numpy",
+        deep="X = 1",
+        pkg_of___init__="",
+        pkg_of_inner="from . import other",
+        pkg_of_other="Y = 1",
+    )
     before = module_parts("app")
-    assert [(p.kind, p.name) for p in before] == [("module", n) for n in ("app", "deep", "pkg", "pkg.inner", "pkg.other")] + [("package", "numpy")]
+    assert [(p.kind, p.name) for p in before] == [
+        ("module", n) for n in ("app", "deep", "pkg", "pkg.inner", "pkg.other")
+    ] + [("package", "numpy")]
     fresh("app")
     assert module_parts("app") == before
     project(pkg_of_other="Y = 2")
@@ -312,7 +475,16 @@ def test_an_absent_module_is_a_part_too():
     assert [(p.kind, p.name) for p in module_parts("no_such_module")] == [("module", "no_such_module")]
 
 
-@pytest.mark.parametrize(("name", "expected"), [("sys", "python"), ("json.decoder", "python"), ("numpy.linalg", "installed"), ("no_such", "absent"), ("prefect_cache.model", "installed")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sys", "python"),
+        ("json.decoder", "python"),
+        ("numpy.linalg", "installed"),
+        ("no_such", "absent"),
+        ("prefect_cache.model", "installed"),
+    ],
+)
 def test_where_modules_come_from(name, expected):
     assert modules.origin(name) == expected
 

@@ -45,7 +45,7 @@ def array_digest(array: np.ndarray[Any, Any]) -> Digest:
         return combine("no bytes")
     if not _solid(array.dtype):
         return _loose_digest(array)
-    if array.ndim >= 2 and array.shape[-1] * array.dtype.itemsize >= LONG_ROW:
+    if array.ndim > 1 and array.shape[-1] * array.dtype.itemsize >= LONG_ROW:
         return combine("rows", *row_digests(array))
     hasher = Hasher()
     for tile in _tiles(array):
@@ -59,8 +59,6 @@ def row_digests(array: np.ndarray[Any, Any]) -> list[Digest]:
         rows = array.reshape(-1, array.shape[-1])
         return [Hasher(_flat(row)).hexdigest() for row in rows]
     planes = array.reshape((1, *array.shape)) if array.ndim == 1 else array
-    if planes.ndim == 2:
-        return _plane_rows(planes)
     return [d for at in itertools.product(*map(range, planes.shape[:-2])) for d in _plane_rows(planes[at])]
 
 
@@ -80,12 +78,12 @@ def _plane_rows(plane: np.ndarray[Any, Any]) -> list[Digest]:
     return [h.hexdigest() for h in hashers]
 
 
-def _flat(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _flat(array: np.ndarray[Any, Any]) -> Any:
     """Return the bytes of a contiguous array, none copied."""
     return array.reshape(-1).view(numpy().uint8)
 
 
-def _tiles(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+def _tiles(array: np.ndarray[Any, Any]) -> Iterator[Any]:
     """Yield an array's bytes in C order, copied in tiles where they lie in another one."""
     if array.flags.c_contiguous:
         yield _flat(array)
@@ -104,6 +102,10 @@ def _tiles(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
         yield _flat(filled)
 
 
+_X87_MANTISSA, _X87_BYTES = 63, 10
+"""Bits of the mantissa of x86's long double, and the bytes that it uses of the 12 or 16 that it takes."""
+
+
 def _solid(dtype: np.dtype[Any]) -> bool:
     """Tell whether each bit of an element counts: no padding between fields, none in a long double."""
     if dtype.subdtype is not None:
@@ -111,9 +113,7 @@ def _solid(dtype: np.dtype[Any]) -> bool:
     if dtype.fields is not None:
         fields = [field[0] for field in dtype.fields.values()]
         return sum(f.itemsize for f in fields) == dtype.itemsize and all(map(_solid, fields))
-    if dtype.kind in "fc":
-        return dtype.itemsize not in (12, 16, 24, 32) or (dtype.kind == "c" and dtype.itemsize == 16)
-    return True
+    return dtype.char not in "gG"
 
 
 def _loose_digest(array: np.ndarray[Any, Any]) -> Digest:
@@ -123,8 +123,8 @@ def _loose_digest(array: np.ndarray[Any, Any]) -> Digest:
         return combine("fields", *(array_digest(array[name]) for name in dtype.names or ()))
     flat = numpy().ascontiguousarray(array).reshape(-1)
     width = dtype.itemsize // (2 if dtype.kind == "c" else 1)
-    real = numpy().finfo(dtype).nmant == 63
-    return array_digest(flat.view(numpy().uint8).reshape(-1, width)[:, : 10 if real else width].copy())
+    real = numpy().finfo(dtype).nmant == _X87_MANTISSA
+    return array_digest(flat.view(numpy().uint8).reshape(-1, width)[:, : _X87_BYTES if real else width].copy())
 
 
 def dtype_text(dtype: np.dtype[Any]) -> str:
@@ -147,7 +147,9 @@ def _array(value: np.ndarray[Any, Any], walk: Walk) -> Shape:
     pieces = Pieces(dtype_text(value.dtype), repr(value.shape))
     put_elements(pieces, value)
     text = str(value.dtype)
-    return pieces.shape("ndarray", mutable=True, detail=lambda _: {"type": "ndarray", "shape": str(value.shape), "dtype": text})
+    return pieces.shape(
+        "ndarray", mutable=True, detail=lambda _: {"type": "ndarray", "shape": str(value.shape), "dtype": text}
+    )
 
 
 def put_elements(pieces: Pieces, array: np.ndarray[Any, Any]) -> None:
@@ -214,11 +216,14 @@ def _seed_sequence(value: Any, _walk: Walk) -> Shape:
 
 
 def _ufunc(value: Any, walk: Walk) -> Shape:
+    name: str = value.__name__
     for module in ("numpy", "scipy.special"):
-        if getattr(sys.modules.get(module), value.__name__, None) is value:
+        if getattr(sys.modules.get(module), name, None) is value:
             walk.met.package(module)
-            return Shape(combine("ufunc", module, value.__name__))
-    raise plain.opaque(value, "made from a function that it does not show", "Use numpy.vectorize, or make it inside the cell.")
+            return Shape(combine("ufunc", module, name))
+    raise plain.opaque(
+        value, "made from a function that it does not show", "Use numpy.vectorize, or make it inside the cell."
+    )
 
 
 def _named(value: Any, walk: Walk) -> Shape:
@@ -235,7 +240,8 @@ def numpy_handler(cls: type) -> Handler | None:
         (np.dtype, _dtype),
         (np.ufunc, _ufunc),
     ]
-    if (random := sys.modules.get("numpy.random")) is not None:
+    random: Any = sys.modules.get("numpy.random")
+    if random is not None:
         table += [
             (random.Generator, _generator),
             (random.BitGenerator, _bit_generator),
@@ -273,7 +279,9 @@ def _sparse(value: Any, _walk: Walk) -> Shape:
     pieces = Pieces(named.kind_name(type(value)), repr(value.shape), str(value.dtype))
     for name in _SPARSE_PARTS[value.format]:
         pieces.part(("attr", name), getattr(value, name))
-    return pieces.shape("sparse", mutable=True, detail=lambda _: {"type": type(value).__name__, "shape": str(value.shape)})
+    return pieces.shape(
+        "sparse", mutable=True, detail=lambda _: {"type": type(value).__name__, "shape": str(value.shape)}
+    )
 
 
 # ------------------------------------------------------------------------------------------ memory

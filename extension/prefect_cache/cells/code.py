@@ -16,6 +16,7 @@ import re
 import sys
 import types
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect_cache.cells import leaves, modules
@@ -66,6 +67,8 @@ class CodeFacts:
     """Global names that the code binds or deletes."""
 
 
+MOST_FACTS = 20_000
+"""Code objects that are remembered."""
 _FACTS: dict[types.CodeType, CodeFacts] = {}
 """Equal code objects have equal facts, so the cache is keyed by content."""
 
@@ -86,7 +89,7 @@ def code_facts(code: types.CodeType) -> CodeFacts:
     """Return what can be said of a code object."""
     known = _FACTS.get(code)
     if known is None:
-        if len(_FACTS) > 20_000:
+        if len(_FACTS) > MOST_FACTS:
             _FACTS.clear()
         known = _FACTS[code] = _read(code)
     return known
@@ -120,9 +123,13 @@ def _union(*groups: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(item for group in groups for item in group))
 
 
+LONGEST_NAME = 1024
+"""Characters of a text that may still name a file."""
+
+
 def names_file(text: str) -> bool:
     """Tell whether a text may be the name of a file."""
-    return 0 < len(text) <= 1024 and "\n" not in text and "\0" not in text
+    return 0 < len(text) <= LONGEST_NAME and "\n" not in text and "\0" not in text
 
 
 def _constants(consts: Sequence[object]) -> Iterator[object]:
@@ -222,23 +229,8 @@ def function_shape(function: types.FunctionType, walk: Walk) -> Shape:
         return by_name(function, walk)
     if function.__code__.co_qualname == "singledispatch.<locals>.wrapper":
         return _dispatcher(function, walk)
-    children: list[object] = []
-    steps: list[Step] = []
-
-    def put(kind: str, key: int | str, value: object) -> None:
-        children.append(value)
-        steps.append((kind, key))
-
-    for number, value in enumerate(function.__defaults__ or ()):
-        put("default", number, value)
-    for name, value in sorted((function.__kwdefaults__ or {}).items()):
-        put("kwdefault", name, value)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        put("cell", name, cell)
-    for name, value in function.__dict__.items():
-        put("attr", name, value)
-    if function.__annotations__:
-        put("attr", "__annotations__", function.__annotations__)
+    carried = list(_carried(function))
+    steps = [step for step, _ in carried]
     module = home(function)
     own = module is None or modules.origin(module) == "local"
     if own:
@@ -246,8 +238,31 @@ def function_shape(function: types.FunctionType, walk: Walk) -> Shape:
     elif module is not None:
         walk.met.package(module)
     marks = [f"{kind} {key}" for kind, key in steps]
-    label = combine("function", code_digest(function), function.__name__, function.__qualname__, str(function.__doc__), *marks)
-    return Shape(label, children, steps, mutable=own, shareable=False, detail=lambda _: {"type": "function", "source": source_of(function)})
+    label = combine(
+        "function", code_digest(function), function.__name__, function.__qualname__, str(function.__doc__), *marks
+    )
+    return Shape(
+        label,
+        [value for _, value in carried],
+        steps,
+        mutable=own,
+        shareable=False,
+        detail=lambda _: {"type": "function", "source": source_of(function)},
+    )
+
+
+def _carried(function: types.FunctionType) -> Iterator[tuple[Step, object]]:
+    """Yield what a function carries with it: defaults, the cells of what it captured, attributes, annotations."""
+    for number, value in enumerate(function.__defaults__ or ()):
+        yield ("default", number), value
+    for name, value in sorted((function.__kwdefaults__ or {}).items()):
+        yield ("kwdefault", name), value
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        yield ("cell", name), cell
+    for name, value in function.__dict__.items():
+        yield ("attr", name), value
+    if function.__annotations__:
+        yield ("attr", "__annotations__"), function.__annotations__
 
 
 def _dispatcher(function: types.FunctionType, walk: Walk) -> Shape:
@@ -262,7 +277,7 @@ def _dispatcher(function: types.FunctionType, walk: Walk) -> Shape:
 
 def source_of(function: types.FunctionType | type) -> str:
     """Return a function's source for people, where it is at hand; it never counts."""
-    import inspect  # noqa: PLC0415 - only details need it
+    import inspect  # only details need it
 
     try:
         return truncated(inspect.getsource(function), 4000)
@@ -318,7 +333,7 @@ def _members(cls: type) -> dict[str, object]:
         # members are instances of the class itself: their values in order are what it holds
         inner = {"_member_map_", "_value2member_map_", "_member_names_", "_hashable_values_", "_unhashable_values_"}
         inner |= {"_unhashable_values_map_", "__new__", "_new_member_", "_use_args_", "_inverted_"}
-        members = cls.__members__
+        members: Mapping[str, Any] = cls.__members__
         held = {n: v for n, v in held.items() if n not in inner and n not in members}
         held["__members__"] = tuple((name, member.value) for name, member in members.items())
     if "__dataclass_fields__" in held:
@@ -353,7 +368,7 @@ def module_shape(module: types.ModuleType, walk: Walk) -> Shape:
 
 
 def package_part(module: str) -> Part | None:
-    """Return the part for the package that an installed module belongs to; Python's own modules have Python's version."""
+    """Return the part for the package that an installed module belongs to; Python's own count by its version."""
     if modules.origin(module) != "installed":
         return None
     name, version = modules.distribution(modules.package_name(module))
@@ -474,8 +489,7 @@ def module_source(name: str) -> bytes:
     if not file:
         return b""
     try:
-        with open(file, "rb") as source:
-            return source.read()
+        return Path(file).read_bytes()
     except OSError:
         return b""
 

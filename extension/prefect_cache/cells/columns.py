@@ -29,7 +29,7 @@ def arrow() -> Any:
 # ------------------------------------------------------------------------------------------ columns
 
 
-def column_digest(chunks: Sequence[Any], kind: Any) -> Digest:
+def column_digest(chunks: Sequence[Any], kind: Any) -> Digest:  # noqa: C901, PLR0911 - a table of kinds
     """Return the digest of a column: of its values and nulls in order; what lies under a null does not count."""
     types = arrow().types
     length = sum(map(len, chunks))
@@ -88,7 +88,9 @@ def _unpacked(bits: Any, offset: int, length: int) -> Any:
 
 def _is_text(kind: Any) -> bool:
     types = arrow().types
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind))
+    return bool(
+        types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
+    )
 
 
 def _is_view(kind: Any) -> bool:
@@ -254,7 +256,9 @@ def _table(value: Any, _walk: Walk) -> Shape:
     columns = [value.column(i) for i in range(value.num_columns)]
     digests = [column_digest(_chunks(c), c.type) for c in columns]
     label = combine(type(value).__name__, schema_text(value.schema), value.num_rows, *digests)
-    return Shape(label, detail=lambda _: table_detail(type(value).__name__, value.num_rows, value.schema.names, digests))
+    return Shape(
+        label, detail=lambda _: table_detail(type(value).__name__, value.num_rows, value.schema.names, digests)
+    )
 
 
 def _chunks(column: Any) -> list[Any]:
@@ -268,7 +272,9 @@ def table_detail(kind: str, rows: int, names: Iterable[object], digests: Sequenc
 
 
 def _column(value: Any, _walk: Walk) -> Shape:
-    label = combine("arrow column", type(value).__name__, type_text(value.type), column_digest(_chunks(value), value.type))
+    label = combine(
+        "arrow column", type(value).__name__, type_text(value.type), column_digest(_chunks(value), value.type)
+    )
     kind = type(value).__name__
     return Shape(label, detail=lambda _: {"type": kind, "length": len(value), "dtype": str(value.type)})
 
@@ -343,4 +349,6 @@ def _put_polars(pieces: Pieces, series: Any, place: str) -> Digest:
 
 
 def _lazy(value: Any, _walk: Walk) -> Shape:
-    raise plain.opaque(value, "a plan that may read files when it runs", "Call .collect() on it, or build it inside the cell.")
+    raise plain.opaque(
+        value, "a plan that may read files when it runs", "Call .collect() on it, or build it inside the cell."
+    )

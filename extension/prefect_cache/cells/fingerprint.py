@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import _thread
 import builtins
-import collections
 import enum
 import functools
 import io
@@ -23,14 +22,13 @@ import os
 import random
 import sys
 import types
-import zoneinfo
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from prefect_cache.cells import arrays, code, columns, leaves, modules, named, plain, tables
 from prefect_cache.cells.walk import Met, Shape, Walk, spell, truncated
-from prefect_cache.digests import combine, digest
+from prefect_cache.digests import combine
 from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import Part
 
@@ -62,7 +60,7 @@ class Fingerprint:
     detail: Json = None
 
 
-# ------------------------------------------------------------------------------------------ which handler for which type
+# ------------------------------------------------------------------------------------------ which handler for which
 
 _REGISTERED: dict[type, Callable[[Any], object]] = {}
 
@@ -379,7 +377,14 @@ class Fingerprinter:
     def _see_environment(self, names: Sequence[str]) -> None:
         for name in names:
             value = os.environ.get(name)
-            self._put(Part("environ", name, ABSENT if value is None else combine("variable", value), None if value is None else "set"))
+            self._put(
+                Part(
+                    "environ",
+                    name,
+                    ABSENT if value is None else combine("variable", value),
+                    None if value is None else "set",
+                )
+            )
 
     def _take(self, read: code.Read, held: Mapping[str, object], where: str | None) -> None:
         """Take in one name that a function reads; `where` is the module that holds it, None for the notebook."""
@@ -473,7 +478,11 @@ class Fingerprinter:
             part = code.package_part(module)
             if part is not None:
                 self._put(part)
-        return tuple(part for key, part in sorted(self._parts.items()) if key[1] not in self._added or key[0] not in ("input", "function"))
+        return tuple(
+            part
+            for key, part in sorted(self._parts.items())
+            if key[1] not in self._added or key[0] not in ("input", "function")
+        )
 
     @property
     def nodes(self) -> list[Node]:
@@ -512,7 +521,7 @@ def _detail(value: object, walk: Walk) -> Json:
         return {"type": type(value).__name__, "value": truncated(repr(value))}
     if walk.shape is None or walk.shape.detail is None:
         return {"type": type(value).__qualname__}
-    return walk.shape.detail(walk.slots)  # type: ignore[return-value]
+    return walk.shape.detail(walk.slots)
 
 
 def content(value: object) -> Digest:
@@ -572,7 +581,7 @@ def resolve(path: ObjectPath, namespace: Mapping[str, object]) -> object:
     return value
 
 
-def _step(value: Any, step: Step) -> object:
+def _step(value: Any, step: Step) -> object:  # noqa: PLR0911 - a table of steps
     kind, key = step
     match kind:
         case "index":
@@ -580,7 +589,7 @@ def _step(value: Any, step: Step) -> object:
         case "key":
             return next(itertools.islice(value.values(), int(key), None))
         case "attr":
-            return vars(value)[key] if isinstance(value, type) else _attribute(value, str(key))
+            return vars(value)[str(key)] if isinstance(value, type) else _attribute(value, str(key))
         case "member":
             return _member(value, str(key))
         case "cell":

@@ -7,7 +7,7 @@ list of ten million ints, or an object column, costs one pass and no digest per 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import fractions
 import marshal
@@ -15,12 +15,12 @@ import sys
 import uuid
 from array import array
 from itertools import chain, compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect_cache.digests import Hasher, combine, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from prefect_cache.model import Digest
 
@@ -81,7 +81,7 @@ def _tokens(token: Callable[[Any], str]) -> Callable[[Sequence[Any]], Digest]:
     return lambda items: _texts(list(map(token, items)))
 
 
-def _fold(moment: datetime.datetime | datetime.time) -> str:
+def _fold(moment: dt.datetime | dt.time) -> str:
     return f"{moment.isoformat()}{'f' * moment.fold}"
 
 
@@ -101,7 +101,7 @@ _RUNS: dict[int, Callable[[Sequence[Any]], Digest]] = {
     8: _nothing,  # Ellipsis
     9: _nothing,  # NotImplemented
     10: _tokens(str),  # Decimal: its text keeps the exponent, signed zeros and NaN payloads
-    11: _tokens(datetime.date.isoformat),
+    11: _tokens(dt.date.isoformat),
     12: _tokens(lambda t: f"{t.days},{t.seconds},{t.microseconds}"),
     13: _tokens(lambda u: u.hex),
     14: _tokens(str),  # Fraction
@@ -122,17 +122,19 @@ _EXACT: dict[type, int] = {
     type(Ellipsis): 8,
     type(NotImplemented): 9,
     decimal.Decimal: 10,
-    datetime.date: 11,
-    datetime.timedelta: 12,
+    dt.date: 11,
+    dt.timedelta: 12,
     uuid.UUID: 13,
     fractions.Fraction: 14,
-    datetime.datetime: 15,
-    datetime.time: 16,
+    dt.datetime: 15,
+    dt.time: 16,
 }
 BASIC = 9
 """Codes below this one are of types that :mod:`marshal` writes; it says type and length of each."""
 WRITTEN = 2
 """The version of marshal's format: the last one in which equal values are always the same bytes."""
+TEXT = 6
+"""The code of a text."""
 _ZONED = (15, 16)
 """Codes that hold only without a time zone; with one the value is a compound."""
 _NAMED = {("pandas._libs.missing", "NAType"): 20, ("pandas.api.typing", "NAType"): 20}
@@ -154,7 +156,9 @@ class _Codes(dict[type, int]):
 def _fixed_scalar(kind: type) -> bool:
     numpy = sys.modules["numpy"]
     loose = (numpy.void, numpy.object_, numpy.longdouble, numpy.clongdouble)
-    return issubclass(kind, numpy.generic) and not issubclass(kind, loose) and kind is getattr(numpy, kind.__name__, kind)
+    return (
+        issubclass(kind, numpy.generic) and not issubclass(kind, loose) and kind is getattr(numpy, kind.__name__, kind)
+    )
 
 
 _CODES = _Codes(_EXACT)
@@ -169,7 +173,7 @@ def code(value: object) -> int:
 def leaf_digest(value: object, kind: int) -> Digest:
     """Return the digest of one leaf whose code is `kind`."""
     if kind < BASIC:
-        return digest(b"v" + marshal.dumps(value, WRITTEN))
+        return digest(b"v" + marshal.dumps(cast("Any", value), WRITTEN))
     return combine("leaf", kind, _RUNS[kind]((value,)))
 
 
@@ -187,7 +191,7 @@ def codes(items: Sequence[object]) -> bytes:
 def run_digest(items: Sequence[object], kinds: bytes) -> Digest:
     """Return the digest of a run: of its length, its types in order, and all its leaves."""
     if len(items) <= SHORT and (not kinds or max(kinds) < BASIC):
-        return digest(b"r" + marshal.dumps(tuple(items), WRITTEN))
+        return digest(b"r" + marshal.dumps(tuple(cast("Any", items)), WRITTEN))
     if len(kinds) == 1:
         kind = kinds[0]
         return combine("run", len(items), kind, "" if kind == COMPOUND else _RUNS[kind](items))
@@ -202,12 +206,10 @@ def _mask(kinds: bytes, kind: int) -> bytes:
     return kinds.translate(table)
 
 
-def compounds(items: Sequence[object], kinds: bytes) -> Iterable[int]:
+def compounds(items: Sequence[object], kinds: bytes) -> Sequence[int]:
     """Return the positions of the elements that are no leaves."""
     if len(kinds) == 1:
         return range(len(items)) if kinds[0] == COMPOUND else ()
     if COMPOUND not in kinds:
         return ()
     return list(compress(range(len(items)), _mask(kinds, COMPOUND)))
-
-

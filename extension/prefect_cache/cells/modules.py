@@ -33,7 +33,9 @@ def origin(name: str) -> Origin:
     spec = find(name)
     if spec is None:
         return "absent"
-    return origin_of_file(name, spec.origin if spec.has_location else next(iter(spec.submodule_search_locations or ()), None))
+    return origin_of_file(
+        name, spec.origin if spec.has_location else next(iter(spec.submodule_search_locations or ()), None)
+    )
 
 
 def _file_of(module: ModuleType) -> str | None:
@@ -61,7 +63,9 @@ def origin_of_file(name: str, file: str | None) -> Origin:
 
 @functools.cache
 def _python_roots() -> tuple[Path, ...]:
-    return tuple({Path(p).resolve() for p in _paths("stdlib", "platstdlib")} | {Path(p) for p in _paths("stdlib", "platstdlib")})
+    return tuple(
+        {Path(p).resolve() for p in _paths("stdlib", "platstdlib")} | {Path(p) for p in _paths("stdlib", "platstdlib")}
+    )
 
 
 @functools.cache

@@ -64,7 +64,11 @@ def _put_ndarray(pieces: Pieces, values: Any, place: Place) -> Digest:
 
 def _bytes(values: Any) -> Digest:
     """Return the digest of one column, the same as its row in a block has."""
-    return row_digests(values.reshape(1, -1) if values.flags.c_contiguous else values)[0] if len(values) else array_digest(values)
+    return (
+        row_digests(values.reshape(1, -1) if values.flags.c_contiguous else values)[0]
+        if len(values)
+        else array_digest(values)
+    )
 
 
 def _put_arrow(pieces: Pieces, values: Any, _place: Place) -> Digest:
@@ -189,7 +193,7 @@ def put_index(pieces: Pieces, index: Any, place: Place) -> Digest:
 def _index(value: Any, _walk: Walk) -> Shape:
     pieces = Pieces()
     put_index(pieces, value, lambda i: ("part", f"[{i}]"))
-    detail = {"type": type(value).__name__, "length": len(value), "dtype": str(value.dtype)}
+    detail: dict[str, Json] = {"type": type(value).__name__, "length": len(value), "dtype": str(value.dtype)}
     return pieces.shape("pandas index", mutable=True, shareable=False, detail=lambda _: detail)
 
 
@@ -265,18 +269,32 @@ def _block_columns(values: Any) -> Sequence[Any]:
     return [combine("values", text, d) for d in row_digests(values)]
 
 
-def _frame_detail(frame: Any, digests: Sequence[Digest], dtypes: Sequence[Any], index: Digest, labels: Digest) -> dict[str, Json]:
+def _frame_detail(
+    frame: Any, digests: Sequence[Digest], dtypes: Sequence[Any], index: Digest, labels: Digest
+) -> dict[str, Json]:
     shown = [f"{str(t)[:40]} {d[:12]}" for t, d in zip(dtypes, digests, strict=True)]
     detail = table_detail("DataFrame", len(frame), frame.columns, shown)
-    columns = {name: text for name, text in zip(map(_label, frame.columns[: plain.LISTED]), shown, strict=False)}
-    return {**detail, "columns": columns, "index": index[:12], "labels": labels[:12]}  # type: ignore[dict-item]
+    columns: dict[str, Json] = dict(zip(map(_label, frame.columns[: plain.LISTED]), shown, strict=False))
+    return {**detail, "columns": columns, "index": index[:12], "labels": labels[:12]}
 
 
 def _label(name: object) -> str:
     return truncated(name if isinstance(name, str) else repr(name), 60)
 
 
-_KNOWN = {"_mgr", "_item_cache", "_attrs", "_flags", "_is_copy", "_cacher", "_name", "_index", "_cache", "_typ", "_metadata"}
+_KNOWN = {
+    "_mgr",
+    "_item_cache",
+    "_attrs",
+    "_flags",
+    "_is_copy",
+    "_cacher",
+    "_name",
+    "_index",
+    "_cache",
+    "_typ",
+    "_metadata",
+}
 """What pandas itself keeps in an object's ``__dict__``."""
 
 

@@ -50,7 +50,7 @@ class Shape:
 
     __slots__ = ("children", "detail", "label", "mutable", "shareable", "steps", "unordered")
 
-    def __init__(  # noqa: PLR0913 - a record; built by name
+    def __init__(
         self,
         label: Digest,
         children: Sequence[object] = (),
@@ -285,9 +285,9 @@ class Walk:
         else:
             digests = _circle(members)
         nodes = any(m.nodes for m in members)
-        for member, digest in zip(members, digests, strict=True):
+        for member, found in zip(members, digests, strict=True):
             del self._open[id(member.value)]
-            self.seen[id(member.value)] = Seen(member.value, digest, member.number, nodes)
+            self.seen[id(member.value)] = Seen(member.value, found, member.number, nodes)
 
 
 def _node(shape: Shape, children: Sequence[Any]) -> Digest:
