@@ -258,9 +258,7 @@ MEET = {
     "generators of random numbers": lambda: (np.random.default_rng(3), np.random.default_rng(3)),
     "sparse matrices, one of them asked": lambda: (sparse(), used(sparse(), lambda m: m.has_sorted_indices)),
     "estimators": lambda: tuple(DecisionTreeClassifier(random_state=0).fit([[0], [1]], [0, 1]) for _ in range(2)),
-    "pickled estimators": lambda: pickle.loads(pickle.dumps(m))))(
-        LinearRegression().fit([[0], [1]], [0, 1])
-    ),
+    "pickled estimators": lambda: pickled(LinearRegression().fit([[0], [1]], [0, 1])),
     "a caching function, called": lambda: (
         functools.lru_cache(abs),
         used(functools.lru_cache(abs), lambda f: f(-1)),
@@ -309,7 +307,7 @@ class A:
     def __init__(self): self.friends = {self}; self.names = {"a", "b", "c", ("d", 1), None}
 class E(enum.Enum):
     X = "x"
-print(fingerprint([A(), {"x", "y", "z"}, frozenset(map(str, range(50))), E.X, E, pandas.DataFrame({"a": [{"q", "r"}]}), numpy.arange(3)]))
+print(fingerprint([A(), {"x", "y", "z"}, frozenset(map(str, range(50))), E.X, E, pandas.DataFrame({"a": [{"q", "r"}]}), numpy.arange(3)]))  # noqa: E501 - a case in one line
 """
     runs = [
         subprocess.run(
@@ -481,8 +479,8 @@ PART = {
         (used([1], lambda a: a.append(a)),),
     ],
     "moments": lambda: [
-        dt.datetime(2024, 1, 1),
-        dt.datetime(2024, 1, 1, fold=1),
+        dt.datetime(2024, 1, 1),  # noqa: DTZ001 - naive on purpose
+        dt.datetime(2024, 1, 1, fold=1),  # noqa: DTZ001 - naive on purpose
         dt.date(2024, 1, 1),
         dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
         dt.datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")),
@@ -984,8 +982,8 @@ REFUSED = {
     "map": (lambda: map(str, [1]), lambda v: next(v) == "1"),
     "reversed": (lambda: reversed([1]), lambda v: next(v) == 1),
     "enumerate": (lambda: enumerate([1]), lambda v: next(v) == (0, 1)),
-    "file": (lambda: pathlib.Path(__file__).open(), lambda v: (v.tell(), v.close()) == (0, None)),
-    "binary file": (lambda: pathlib.Path(__file__).open("rb"), lambda v: (v.tell(), v.close()) == (0, None)),
+    "file": (lambda: pathlib.Path(__file__).open(), lambda v: (v.tell(), v.close()) == (0, None)),  # noqa: SIM115 - closed by the test
+    "binary file": (lambda: pathlib.Path(__file__).open("rb"), lambda v: (v.tell(), v.close()) == (0, None)),  # noqa: SIM115 - closed by the test
     "socket": (socket.socket, lambda v: v.close() is None),
     "connection": (lambda: sqlite3.connect(":memory:"), lambda v: v.close() is None),
     "coroutine": (lambda: nothing(), lambda v: v.close() is None),  # noqa: PLW0108
@@ -1307,7 +1305,7 @@ columns_ = st.one_of(
         min_size=4,
         max_size=4,
     ).map(objects),
-    st.lists(st.datetimes(dt.datetime(1990, 1, 1), dt.datetime(2030, 1, 1)), min_size=4, max_size=4).map(
+    st.lists(st.datetimes(dt.datetime(1990, 1, 1), dt.datetime(2030, 1, 1)), min_size=4, max_size=4).map(  # noqa: DTZ001 - naive on purpose
         pd.to_datetime
     ),
 )
@@ -1338,7 +1336,9 @@ def test_any_single_change_parts_frames(one, data):
         "a name of labels": lambda f: f.rename_axis("i"),
         "a row less": lambda f: f.iloc[:3],
         "a column more": lambda f: f.assign(more=1),
-        "a dtype": lambda f: f.astype({f.columns[0]: object}) if f.dtypes.iloc[0] != np.dtype(object) else f.assign(c0=1),
+        "a dtype": lambda f: (
+            f.astype({f.columns[0]: object}) if f.dtypes.iloc[0] != np.dtype(object) else f.assign(c0=1)
+        ),
         "an attribute": lambda f: made(f.copy(), lambda g: g.attrs.update(x=1)),
         "a cell": lambda f: changed_cell(f, data.draw(st.integers(0, 3))),
     }
