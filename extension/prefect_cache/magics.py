@@ -286,7 +286,7 @@ class PrefectCache(Magics):
                 waiting=self._waiting,
                 codes=self.runner.codes,
                 manner=self.runner.manner,
-            preload=tasks.preload,
+                preload=_preload,
             ),
             notebook=self.notebook,
             verify=self.verify,
@@ -617,6 +617,12 @@ def _is_silenced(cell: str) -> bool:
 
 async def _nothing() -> None:
     """Do nothing, for IPython to await."""
+
+
+def _preload() -> None:
+    from .tasks import preload
+
+    preload()
 
 
 def _published(entry: Entry, key: Key) -> None:
