@@ -13,6 +13,15 @@ EVERY = 1.0
 """Seconds between two looks; each is two ``stat`` calls."""
 
 
+State = tuple[int, int]
+"""When entries last came or went, and when one was last used or pinned."""
+
+
+def state_of(root: Path) -> State:
+    """Return what differs after a store has changed."""
+    return _changed_at(root / "entries"), _changed_at(root / "touched")
+
+
 class Watcher:
     """Calls `changed` when entries came, went or were used; looks only while it is started."""
 
@@ -36,16 +45,13 @@ class Watcher:
             self._stop = None
 
     def _look(self, stop: threading.Event) -> None:
-        entries, touched = self._state()
+        entries, touched = state_of(self._root)
         while not stop.wait(self._every):
-            now, noted = self._state()
+            now, noted = state_of(self._root)
             # A list of touched entries that is gone was read by someone; that alone is no change.
             if now != entries or (noted and noted != touched):
                 self._changed()
             entries, touched = now, noted
-
-    def _state(self) -> tuple[int, int]:
-        return _changed_at(self._root / "entries"), _changed_at(self._root / "touched")
 
 
 def _changed_at(path: Path) -> int:

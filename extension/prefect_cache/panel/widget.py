@@ -68,8 +68,8 @@ class StaticPanel:
 def static_bundle(controller: Controller) -> dict[str, str]:
     """Return the list as HTML and as text; a store that cannot be read is a line."""
     try:
-        listing = controller.listing(fresh=True)
-        now, usage = time.time(), controller.host.store.usage()
+        listing = controller.listing()
+        now, usage = time.time(), controller.usage()
         records = listing.select(view.Query(), now)
         told = view.usage_text(usage.size, usage.limit), home_text(str(controller.host.store.root)), now
     except (CacheError, OSError) as error:
@@ -93,7 +93,7 @@ class CachePanel(anywidget.AnyWidget):
         self._controller = Controller(host, push=self._push)
         self._watcher = Watcher(host.store.root, lambda: self._push({"push": "changed"}))
         self._views: set[str] = set()
-        request = {"op": "list", "count": FIRST_ROWS, "sort": "used", "descending": True, "fresh": True}
+        request = {"op": "list", "count": FIRST_ROWS, "sort": "used", "descending": True}
         super().__init__(first=json.dumps(self._controller.handle(request)))
         self.on_msg(self._receive)
 
@@ -211,8 +211,11 @@ class BasicPanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
     def _ask_evict(self) -> None:
         reply = self._do("plan", keys=list(self._list.value))
         if "error" not in reply:
-            label = f"Evict {reply['text']}"
-            self._confirm.children = _buttons({label: self._evict, "Cancel": self._cancel})
+            label = f"Evict {reply['size']}"
+            self._confirm.children = [
+                ipywidgets.Label(str(reply["text"])),
+                *_buttons({label: self._evict, "Cancel": self._cancel}),
+            ]
 
     def _cancel(self) -> None:
         self._confirm.children = []
