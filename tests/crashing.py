@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
 import random
 import time
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from prefect_cache.model import Retention
 from prefect_cache.store import Store
@@ -15,7 +20,6 @@ from stores import content_of, key_of, save
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
-    from pathlib import Path
 
     from prefect_cache.model import Entry
     from stores import Content
@@ -28,10 +32,14 @@ SHARED = bytes(range(256)) * 400
 FOREVER = Retention(grace=1e9, grace_bytes=10**12, max_bytes=10**12)
 
 
+@functools.cache
 def processes() -> multiprocessing.context.ForkServerContext:
     """Return a way to start processes quickly that share nothing with this one but the disk."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["crashing", "platformdirs", "sqlite3", "ctypes"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the server would not find this module else
+        forkserver.ensure_running()
     return context
 
 
