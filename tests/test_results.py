@@ -83,6 +83,17 @@ class TestScan:
         run(1, name="orders")
         assert results.scan(folder).results[0].task == "orders"
 
+    def test_a_flows_result_has_no_record_and_is_known_all_the_same(self, folder):
+        from prefect_cache import ArrowSerializer
+
+        folder.mkdir()
+        serializer = ArrowSerializer(mode="pointer", folder=folder / PAYLOADS)
+        (folder / "f00d").write_bytes(serializer.dumps(FRAME))
+        (result,) = results.scan(folder).results
+        assert (result.serializer, result.state(), len(result.files)) == ("arrow", "current", 1)
+        age(folder, LATER)
+        assert results.plan(results.scan(folder)).sweep == ()
+
     def test_with_a_key_storage_the_key_and_its_result_are_one(self, folder, run, tmp_path):
         run(1, serializer="pickle", policy=INPUTS.configure(key_storage=tmp_path / "keys"))
         (result,) = results.scan(tmp_path / "keys").results

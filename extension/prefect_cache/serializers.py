@@ -188,7 +188,11 @@ def _write(value: object, folder: Path) -> dict[str, Json]:
     return {
         "prefect_cache": FORMAT,
         "reference": cast("Json", list(references["result"])),
-        "outputs": [cast("Json", {**_fields(output), "meta": dict(output.meta)}) for output in outputs],
+        # Of what the codecs tell only what is small, whatever the frame: who lists results reads a record's beginning.
+        "outputs": [
+            cast("Json", {**_fields(o), "meta": {k: o.meta[k] for k in ("rows", "shape") if k in o.meta}})
+            for o in outputs
+        ],
     }
 
 
