@@ -103,8 +103,8 @@ def plot(medians: Medians, into: Path) -> None:
             _panel(axis, {kind: found for (o, s, kind), found in medians.items() if (o, s) == (operation, size)})
             axis.set_title(f"{operation}, {size:g} MB")
         handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=6, frameon=False)
-        figure.tight_layout(rect=(0, 0.08, 1, 1))
+        figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False)
+        figure.tight_layout(rect=(0, 0.1, 1, 1))
         figure.savefig(into / f"{operation}.png", dpi=120)
         plt.close(figure)
 

@@ -189,7 +189,7 @@ class Limit(Way):
         with (folder / "v").open("wb", buffering=0) as file:
             view = memoryview(block).cast("B")
             while view:
-                view = view[os.write(file.fileno(), view[: 2**22]) :]
+                view = view[os.write(file.fileno(), view) :]
         self._kept, self._room = block, np.zeros_like(block)
 
     def restore(self, folder: Path) -> Any:

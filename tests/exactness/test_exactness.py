@@ -15,8 +15,6 @@ from prefect_cache.store import Store
 from stores import Unflushed, key_of, manifest_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from prefect_cache.model import Entry
 
 
