@@ -488,6 +488,9 @@ CASES: dict[str, Callable[[], object]] = {
     "polars series unnamed": lambda: pl.Series([1.5, None]),
 }  # fmt: skip
 
+if not hasattr(pl, "Int128"):
+    del CASES["polars wide"]
+
 if not PANDAS_3:
     # pandas 2 cannot make these with the dateutil of today.
     del CASES["zone dateutil"]
