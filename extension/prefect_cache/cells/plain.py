@@ -16,7 +16,7 @@ import sys
 import types
 from array import array
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect_cache.cells import leaves
 from prefect_cache.cells.named import bound_in_module, by_name, importable, kind_name
@@ -218,12 +218,11 @@ def _random(value: random.Random, walk: Walk) -> Shape:
 
 def _partial(value: functools.partial[Any], walk: Walk) -> Shape:
     # Not vars(): looking at a partial's dictionary makes one, and functools no longer flattens such a partial.
-    own = value.__reduce__()[2][3] or {}  # type: ignore[index]
-    parts = (value.func, value.args, value.keywords, own)
-    shape = run("partial", parts, walk, mutable=True)
-    names = ("func", "args", "keywords", "__dict__")
-    shape.steps = [("attr", names[int(i)]) for _, i in shape.steps]
-    return shape
+    own: dict[str, object] = cast("Any", value.__reduce__())[2][3] or {}
+    names = ("func", "args", "keywords")
+    shape = _attributes("partial", value, names, walk)
+    shape.mutable = shape.shareable = True
+    return _with_state(shape, value, own, list(shape.steps), walk)
 
 
 def _method(value: types.MethodType, walk: Walk) -> Shape:
@@ -461,6 +460,8 @@ def _reduced(value: object, walk: Walk) -> Shape:
         walk.met.package(cls.__module__)
         return Shape(combine("global", kind_name(cls), made))
     maker, args, state, items, pairs = (*made, None, None, None, None)[:5]
+    if type(state) is dict and not state:
+        state = None  # an exception has an empty __dict__ once somebody has asked for it
     if items is not None:
         items = list(items)
     if pairs is not None:
