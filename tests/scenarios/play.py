@@ -139,7 +139,7 @@ def _shown(ran: Ran) -> list[tuple[str, str]]:
         kind = output["output_type"]
         if kind == "stream":
             shown.append((output["name"], _CELL.sub("<cell>", _TIMES.sub("...", output["text"]))))
-        elif kind != "error":
+        elif kind != "error" and any(map(str, output["data"].values())):  # else a word to who waited, taken back
             shown += [
                 (f"{kind} {mime}", _ADDRESS.sub("", str(data)[:2000])) for mime, data in sorted(output["data"].items())
             ]
