@@ -307,7 +307,8 @@ class A:
     def __init__(self): self.friends = {self}; self.names = {"a", "b", "c", ("d", 1), None}
 class E(enum.Enum):
     X = "x"
-print(fingerprint([A(), {"x", "y", "z"}, frozenset(map(str, range(50))), E.X, E, pandas.DataFrame({"a": [{"q", "r"}]}), numpy.arange(3)]))  # noqa: E501 - a case in one line
+frame = pandas.DataFrame({"a": [{"q", "r"}]})
+print(fingerprint([A(), {"x", "y", "z"}, frozenset(map(str, range(50))), E.X, E, frame, numpy.arange(3)]))
 """
     runs = [
         subprocess.run(
@@ -1248,16 +1249,15 @@ leaves = st.one_of(
 hashables = st.one_of(
     st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.tuples(st.integers(), st.text(max_size=3))
 )
-nested = st.recursive(
-    leaves,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=5),
-        st.lists(inner, max_size=5).map(tuple),
-        st.dictionaries(hashables, inner, max_size=5),
-        st.builds(Point, inner, st.lists(inner, max_size=3)),
-        st.sets(hashables, max_size=5),
-    ),
-    max_leaves=30,
+nested = st.deferred(
+    lambda: st.one_of(
+        leaves,
+        st.lists(nested, max_size=4),
+        st.lists(nested, max_size=4).map(tuple),
+        st.dictionaries(hashables, nested, max_size=4),
+        st.builds(Point, nested, st.lists(nested, max_size=3)),
+        st.sets(hashables, max_size=4),
+    )
 )
 
 

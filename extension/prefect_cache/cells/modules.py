@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.machinery
 import importlib.metadata
-import importlib.util
+import itertools
 import site
 import sys
 import sysconfig
@@ -109,24 +109,55 @@ def _find_one(name: str, path: list[str] | None) -> importlib.machinery.ModuleSp
 def distribution(top: str) -> tuple[str, str]:
     """Return the name and version of the distribution that a top-level module belongs to.
 
-    ``importlib.metadata.packages_distributions`` reads the metadata of all that is installed, half a
-    second for 240 distributions; mostly the distribution is called as the module is, and its list of files tells.
+    ``importlib.metadata.packages_distributions`` parses the metadata of all that is installed, half a second for 240
+    distributions; here only the folder that holds the module is looked at, the likely distribution first.
     """
-    try:
-        found = importlib.metadata.distribution(top)
+    folder = _folder_of(top)
+    found = sorted(folder.glob("*.dist-info"), key=lambda info: _unlike(info, top)) if folder is not None else []
+    for info in found:
+        if _provides(info, top):
+            return _named(info)
+    try:  # a legacy or editable installation
+        return top, importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:
-        found = None
-    if found is None or not _provides(found, top):
-        names = importlib.metadata.packages_distributions().get(top, ())
-        found = importlib.metadata.distribution(names[0]) if names else None
-    if found is None:
         return top, str(getattr(sys.modules.get(top), "__version__", ""))
-    return found.metadata["Name"], found.version
 
 
-def _provides(found: importlib.metadata.Distribution, top: str) -> bool:
-    listed = found.read_text("RECORD") or found.read_text("top_level.txt") or top
-    return any(f"\n{listed}".find(f"\n{top}{end}") >= 0 for end in ("/", ".", "\n", ","))
+def _folder_of(top: str) -> Path | None:
+    """Return the folder on the path that holds a top-level module."""
+    module = sys.modules.get(top)
+    spec = None if module is not None else find(top)
+    file = (
+        _file_of(module)
+        if module is not None
+        else spec and (spec.origin or next(iter(spec.submodule_search_locations or ()), None))
+    )
+    if not file:
+        return None
+    path = Path(file)
+    return next((parent.parent for parent in (path, *path.parents) if parent.stem.partition(".")[0] == top), None)
+
+
+def _unlike(info: Path, top: str) -> bool:
+    name = info.name.partition("-")[0].lower().replace(".", "_")
+    return name != top.lower()
+
+
+def _provides(info: Path, top: str) -> bool:
+    """Tell whether a distribution installed a top-level module, by its list of files."""
+    try:
+        listed = (info / "RECORD").read_bytes()
+    except OSError:
+        return False
+    starts = (f"{top}/", f"{top}.py,", f"{top}.cpython", f"{top}.abi3")
+    return any(listed.startswith(s.encode()) or f"\n{s}".encode() in listed for s in starts)
+
+
+def _named(info: Path) -> tuple[str, str]:
+    """Return a distribution's name and version, without parsing its description."""
+    with (info / "METADATA").open(encoding="utf-8", errors="replace") as lines:
+        head = dict(line.rstrip().partition(": ")[::2] for line in itertools.islice(lines, 50))
+    return head.get("Name", info.name.partition("-")[0]), head.get("Version", "")
 
 
 def package_name(module: str) -> str:
