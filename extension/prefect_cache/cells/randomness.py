@@ -129,7 +129,7 @@ class RandomWatch:
         self._finder = _WhenImported("numpy.random", self._arrived)
 
     def start(self, *, seeded: bool = False) -> None:
-        """Take the present states as unseeded (or, where nobody can tell, as seeded); notice when ``numpy.random`` comes."""
+        """Take the present states as unseeded (or, where nobody can tell, as seeded), and later numpy's as well."""
         for generator in self._generators.values():
             generator.seeded, generator.last = seeded, take(generator.name)
         if "numpy.random" not in sys.modules and self._finder not in sys.meta_path:

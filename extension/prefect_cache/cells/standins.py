@@ -4,7 +4,6 @@
 is pickled as it and can be found again where a cell took it along (``from os import getcwd``).
 """
 
-# ruff: noqa: ANN401 - arguments and results are the original's, whatever they are
 from __future__ import annotations
 
 import importlib
