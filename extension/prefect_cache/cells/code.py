@@ -379,7 +379,7 @@ def module_parts(name: str, namespace: Mapping[str, object] | None = None) -> tu
     """Return what an import of a module depends on, loaded or not; nothing is imported to find out.
 
     An installed package counts by its version, a module of the user's own by its source and by those of
-    the modules that it imports.
+    the modules that it imports. Whether a loaded module is what its source makes of it is for ``cells.loaded`` to say.
     """
     parts: dict[tuple[str, str], Part] = {}
     waiting = [name]
@@ -408,69 +408,6 @@ def _import_part(name: str) -> Iterator[tuple[Part, list[str]]]:
         source = module_source(name)
         detail: Json = {"type": "module", "source": truncated(source.decode("utf-8", "replace"), 4000)}
         yield Part("module", name, digest(source), detail), [*imported(name, source), *([parent] if parent else [])]
-        if departed := departures(name, source):
-            flat = [text for pair in sorted(departed.items()) for text in pair]
-            yield Part("module", f"{name} in memory", combine("departures", *flat), dict(departed)), []
-
-
-def departures(name: str, source: bytes) -> dict[str, Digest]:
-    """Return what a loaded module holds otherwise than its file says now, with a digest each.
-
-    A file that was edited and not loaded again runs as it was; a constant may have been set from a notebook. What
-    the source computes cannot be told without running it, and counts by the source.
-    """
-    module = sys.modules.get(name)
-    if module is None:
-        return {}
-    try:
-        tree = ast.parse(source)
-        known = set(_code_within(compile(tree, name, "exec", dont_inherit=True)))
-    except (SyntaxError, ValueError):
-        return {}  # an extension
-    held = vars(module)
-    found = {
-        key: code_digest(value)
-        for key, value in held.items()
-        if isinstance(value, types.FunctionType) and value.__module__ == name and code_digest(value) not in known
-    }
-    for cls in [v for v in held.values() if isinstance(v, type) and v.__module__ == name]:
-        methods = {k: v for k, v in vars(cls).items() if isinstance(v, types.FunctionType) and v.__module__ == name}
-        ours = {k: code_digest(v) for k, v in methods.items() if v.__code__.co_filename == module_file(name)}
-        found |= {f"{cls.__qualname__}.{k}": d for k, d in ours.items() if d not in known}
-    return found | _changed_constants(tree, held)
-
-
-def _code_within(code: types.CodeType) -> Iterator[Digest]:
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield code_facts(const).digest
-            yield from _code_within(const)
-
-
-def _changed_constants(tree: ast.Module, held: Mapping[str, object]) -> dict[str, Digest]:
-    """Return the names that the source binds once, to a literal, and that stand for something else now."""
-    # Values of any kind may have been put there; the fingerprinter stands above this module and uses it.
-    from prefect_cache.cells.fingerprint import content
-
-    bound: dict[str, list[ast.expr | None]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            bound.setdefault(node.id, []).append(None)
-    for statement in tree.body:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
-        target = statement.target if isinstance(statement, ast.AnnAssign) else target
-        if isinstance(target, ast.Name) and isinstance(statement, ast.Assign | ast.AnnAssign):
-            bound[target.id] = [*bound[target.id][1:], statement.value]
-    changed: dict[str, Digest] = {}
-    for name, values in bound.items():
-        if len(values) == 1 and values[0] is not None and name in held:
-            try:
-                expected = content(ast.literal_eval(values[0]))
-            except ValueError:
-                continue
-            if (found := content(held[name])) != expected:
-                changed[name] = found
-    return changed
 
 
 def module_file(name: str) -> str:

@@ -163,6 +163,7 @@ _FAMILIES: dict[str, Callable[[type], Handler | None]] = {
     "polars": columns.polars_handler,
     "IPython": lambda cls: _named_instance if _is_part_of_shell(cls) else None,
     "ipykernel": lambda cls: _named_instance if _is_part_of_shell(cls) else None,
+    "prefect": lambda cls: _task if (cls.__module__, cls.__name__) in _TASKS else None,
 }
 """Top-level modules of classes -> what knows them; nothing of them is imported here."""
 
@@ -207,6 +208,14 @@ def _registered(function: Callable[[Any], object], value: object, walk: Walk) ->
     shape.steps = [("made", "what stands for it")] * len(shape.steps)
     shape.label = combine("registered", named.kind_name(type(value)), shape.label)
     return shape
+
+
+_TASKS = {("prefect.tasks", "Task"), ("prefect.flows", "Flow")}
+
+
+def _task(value: object, walk: Walk) -> Shape:
+    """Let a Prefect task's function and what decides how it runs stand for it: the rest is names, hooks and text."""
+    return _registered(lambda t: (t.fn, t.retries, t.retry_delay_seconds, t.timeout_seconds), value, walk)
 
 
 def _refuse(why: str, value: object, _walk: Walk) -> Shape:
@@ -522,17 +531,6 @@ def _detail(value: object, walk: Walk) -> Json:
     if walk.shape is None or walk.shape.detail is None:
         return {"type": type(value).__qualname__}
     return walk.shape.detail(walk.slots)
-
-
-def content(value: object) -> Digest:
-    """Return the digest of a value's content alone: without what functions read, and without packages.
-
-    What has no digest counts by its class.
-    """
-    try:
-        return Fingerprinter({}).digest_of(value)
-    except Unfingerprintable:
-        return combine("some", named.kind_name(type(value)))
 
 
 def fingerprint(value: object, namespace: Mapping[str, object] | None = None) -> Digest:
