@@ -268,6 +268,11 @@ def _say_folder(change: Change) -> str:
     return f"the files in {change.name} changed"
 
 
+def _say_state(change: Change) -> str:
+    what = "how the shell runs cells" if change.name == "shell" else change.name
+    return f"{what} {_VERBS[change.how]}"
+
+
 def _say_cwd(change: Change) -> str:  # noqa: ARG001 - one signature for all
     return "the working directory changed"
 
@@ -320,6 +325,7 @@ _CLAUSES: Final = {
     "written": _say_written,
     "absent": _say_absent,
     "folder": _say_folder,
+    "state": _say_state,
     "cwd": _say_cwd,
     "random": _say_random,
     "numpy.random": _say_random,
