@@ -551,7 +551,7 @@ def _by_arrow(array: Any, canon: Canon) -> tuple[Leaf, str]:
 
     try:
         made = pa.array(array)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 - another package's array may raise anything; its own form is kept
         return _no_form(len(array), f"{getattr(array, 'dtype', type(array).__name__)}: {error}"[:200])
     return arrow_leaf(canon.array(made))
 
@@ -655,7 +655,14 @@ def _steps(rows: int) -> Iterator[slice]:
 
 
 def _cast(array: Array, dtype: np.dtype[Any]) -> Lazy:
-    return Lazy(len(array) * dtype.itemsize, lambda: (array[part].astype(dtype) for part in _steps(len(array))))
+    import numpy as np
+
+    def parts() -> Iterator[Array]:
+        for part in _steps(len(array)):
+            with np.errstate(all="ignore"):  # what does not fit is infinite
+                yield array[part].astype(dtype)
+
+    return Lazy(len(array) * dtype.itemsize, parts)
 
 
 def _packed(rows: int, bools: Callable[[slice], Array]) -> Lazy:
