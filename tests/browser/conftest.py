@@ -46,7 +46,7 @@ class Jupyter:
     root: Path
     process: subprocess.Popen[bytes]
     env: dict[str, str]
-    """What its kernels find; ``PREFECT_CACHE_DIR`` is the store of notebooks that do not name one."""
+    """What its kernels find; the store is where a user's would be."""
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,8 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     root = tmp_path_factory.mktemp("jupyter")
     runtime = tmp_path_factory.mktemp("runtime")
     env = os.environ | {"JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_CONFIG_DIR": str(runtime / "config")}
-    env["PREFECT_CACHE_DIR"] = str(root / "store")
+    env["XDG_CACHE_HOME"] = str(Path.home() / ".cache")
+    env.pop("PREFECT_CACHE_DIR", None)
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
         f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={root}",

@@ -35,14 +35,13 @@ def test_the_quickstart_with_the_panel_open(open_book: Callable[..., Book], jupy
     shutil.copy(QUICKSTART, jupyter.root / "quickstart.ipynb")
     command = [sys.executable, "-m", "jupyter", "execute", "quickstart.ipynb"]
     subprocess.run(command, cwd=jupyter.root, env=jupyter.env, check=True, timeout=900)
-    book = open_book(path=jupyter.root / "quickstart.ipynb", size=(1360, 1180))
+    book = open_book(path=jupyter.root / "quickstart.ipynb", size=(1280, 960))
     entry = book.panel.locator(".pc-space .pc-row").filter(has_text="tables").first
     expect(entry).to_be_visible(timeout=120_000)
     entry.click()
-    book.panel.get_by_label("Output").select_option(index=0)
     expect(book.panel.locator(".pc-body tbody tr").first).to_be_visible()
     cell = book.page.locator(".jp-Notebook .jp-CodeCell").filter(has=book.page.locator(".pc"))
-    cell.evaluate("node => node.scrollIntoView({block: 'start'})")
+    cell.evaluate("node => node.scrollIntoView({block: 'end'})")
     book.page.mouse.move(5, 5)
     book.page.wait_for_timeout(1000)
     book.page.screenshot(path=PICTURE)

@@ -221,7 +221,7 @@ class Controller:
             "key": entry.digest,
             "name": entry.manifest.name,
             "pinned": entry.pinned,
-            "outputs": [self._output(o) for o in entry.manifest.outputs],
+            "outputs": [self._output(o) for o in view.in_order(entry.manifest.outputs)],
             "pictures": len(_pictures(entry)),
         }
 

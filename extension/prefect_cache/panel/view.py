@@ -143,6 +143,11 @@ def _whole(value: Json) -> int | None:
     return value if isinstance(value, int) else None
 
 
+def in_order(outputs: Sequence[Output]) -> list[Output]:
+    """Return outputs as people want to see them: the largest frame first, what is no frame last."""
+    return sorted(outputs, key=lambda o: ("rows" not in o.meta, -o.size))
+
+
 def is_array(output: Output) -> bool:
     """Tell whether an output is an array, which is shown by shape and corner rather than by rows."""
     return output.codec == "array" and output.kind == "ndarray"
@@ -333,7 +338,7 @@ Block = dict[str, "Json"]
 
 def document(*columns: list[Block]) -> dict[str, Json]:
     """Return blocks that stand one below another, in columns side by side; empty tables are left out."""
-    kept = [[cast("Json", b) for b in blocks if b["kind"] != "table" or b["rows"]] for blocks in columns]
+    kept = [[cast("Json", b) for b in blocks if b.get("rows", True)] for blocks in columns]
     return {"columns": cast("Json", kept)}
 
 
@@ -362,7 +367,9 @@ def provenance(entry: Entry) -> tuple[list[Block], list[Block]]:
 def value(output: Output, corner: list[list[str]]) -> list[Block]:
     """Return what is known of a value that is no frame."""
     facts = [(k, _fact(v)) for k, v in output.meta.items() if k in {"shape", "dtype", "type", "length"}]
-    text = output.meta.get("repr")
+    told = output.meta.get("summaries")
+    texts = [f"{name} = {text}" for name, text in told.items()] if isinstance(told, dict) else []
+    text = output.meta.get("repr") or "\n".join(texts)
     blocks: list[Block] = [
         table("Value", [("type", output.kind), *facts]),
         {"kind": "grid", "title": "First rows and columns", "rows": cast("Json", corner)},

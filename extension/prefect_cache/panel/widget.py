@@ -95,6 +95,7 @@ class CachePanel(anywidget.AnyWidget):
         self._views: set[str] = set()
         request = {"op": "list", "count": FIRST_ROWS, "sort": "used", "descending": True}
         super().__init__(first=json.dumps(self._controller.handle(request)))
+        self._leave_the_way_to_the_page()
         self.on_msg(self._receive)
 
     def _receive(self, _widget: object, content: Mapping[str, object], _buffers: object) -> None:
@@ -116,6 +117,19 @@ class CachePanel(anywidget.AnyWidget):
     def _push(self, message: Message) -> None:
         if self.comm is not None:
             self.send(message)
+
+    def send(self, content: object, buffers: object = None) -> None:
+        """Send a message to the page."""
+        super().send(content, buffers)
+        self._leave_the_way_to_the_page()
+
+    def _leave_the_way_to_the_page(self) -> None:
+        """Let the page's messages go to the thread that the page names, so that a running cell does not hold them up.
+
+        ipykernel 7.4 sends what comes in for a comm to the shell from which the comm spoke last. That is the main
+        one after the panel was made, and after each push from a thread of ours, and there a cell may run for an hour.
+        """
+        getattr(self.comm, "__dict__", {}).pop("_reply_subshell_id", None)
 
     def close(self) -> None:
         """Remove the panel from the page."""

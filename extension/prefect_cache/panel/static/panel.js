@@ -50,7 +50,7 @@ function bytes(n) {
 // same kind was asked meanwhile, the older one's reply is dropped.
 class Kernel {
 	constructor(model, pushed, busy) {
-		Object.assign(this, { model, pushed, busy, count: 0, waiting: new Map(), newest: new Map() });
+		Object.assign(this, { model, pushed, busy, count: Math.floor(Math.random() * 2 ** 48), waiting: new Map(), newest: new Map() });
 		this.name = "pc-" + Math.random().toString(36).slice(2);
 		this.hear = (message) => this.heard(message);
 		model.on("msg:custom", this.hear);
@@ -58,7 +58,7 @@ class Kernel {
 	}
 
 	ask(op, words, kind = op) {
-		const id = `${this.name}-${++this.count}`;
+		const id = ++this.count;
 		this.newest.set(kind, id);
 		return new Promise((resolve) => {
 			this.waiting.set(id, { resolve, kind });
