@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 BELONGS_TO_THE_USER = ("PREFECT_", "JUPYTER_", "JPY_", "IPYTHON", "XDG_", "MPL", "HYPOTHESIS_")
 """Variables with these beginnings would let the tests see, or touch, what is the user's own."""
 
-LEFT_OUT = {"fuzz", "prefect_server", "benchmarks"}
+LEFT_OUT = {"benchmarks", "crash", "fuzz", "prefect_server"}
 """Folders that a ``--short`` run leaves out."""
 
-SAMPLED = {"scenarios"}
-SAMPLED_ONE_IN = 8
-"""With ``--short``, of the tests in these folders one in so many runs."""
+ONE_IN = {"exactness": 8, "scenarios": 8}
+"""With ``--short``, of the tests in these folders one in so many runs; of the others one in `ONE_IN_OTHERS`."""
+
+ONE_IN_OTHERS = 3
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,12 +87,8 @@ def _belongs(item: pytest.Item, *, short: bool, long: bool) -> bool:
     folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
     if item.get_closest_marker("browser") or folder in LEFT_OUT:
         return False
-    return folder not in SAMPLED or _sampled(item)
-
-
-def _sampled(item: pytest.Item) -> bool:
-    """Choose the same few tests in every process and on every day."""
-    return zlib.crc32(item.nodeid.encode()) % SAMPLED_ONE_IN == 0
+    # The same tests in every process and on every day.
+    return zlib.crc32(item.nodeid.encode()) % ONE_IN.get(folder, ONE_IN_OTHERS) == 0
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
