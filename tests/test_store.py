@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from prefect_cache.digests import PIECE
 from prefect_cache.errors import Damaged, NotFound, StoreUnwritable
-from prefect_cache.model import Problem, Retention
+from prefect_cache.model import Entry, Problem, Retention
 from prefect_cache.store import Store
 from stores import content_of, contents, key_of, manifest_of, output, save, write
 
@@ -136,6 +138,42 @@ class TestSaving:
         for address in ("../entries", "..", ".", "/etc/passwd", f"../entries/{entry.digest}"):
             with pytest.raises(NotFound):
                 store.get(address)
+
+
+class TestWithoutLocks:
+    """Publishing needs none: on a network file system there may be no locks."""
+
+    def race(self, root: Path, seen: list[str]) -> list[Entry]:
+        """Save one key from as many threads at once, each having seen something."""
+        barrier = threading.Barrier(len(seen))
+
+        def work(what: str) -> Entry:
+            store = Store(root, Retention(max_bytes=10**12))
+            with store.draft(key_of(1)) as draft:
+                manifest = write(draft, {"a.bin": what.encode()}, seen=what)
+                barrier.wait()
+                return store.publish(draft, manifest)
+
+        with ThreadPoolExecutor(len(seen)) as threads:
+            return list(threads.map(work, seen))
+
+    def test_other_runs_of_a_key_all_find_a_place(self, store: Store, store_root: Path) -> None:
+        for n in range(5):
+            shutil.rmtree(store_root, ignore_errors=True)
+            seen = [f"{n} csv {m}" for m in range(8)]
+            saved = self.race(store_root, seen)
+            assert len({entry.digest for entry in saved}) == 8
+            assert {data for entry in store.variants(key_of(1)) for data in content_of(store, entry).values()} == {
+                what.encode() for what in seen
+            }
+
+    def test_the_same_run_is_there_once_and_whole(self, store: Store, store_root: Path) -> None:
+        for n in range(5):
+            self.race(store_root, [f"csv {n}"] * 6)
+            found = [content_of(store, entry) for entry in store.variants(key_of(1))]
+            assert found.count({"a.bin": f"csv {n}".encode()}) == 1
+        assert store.check() == []
+        assert [path.name for path in (store_root / "drafts").iterdir()] == []
 
 
 class TestLinks:

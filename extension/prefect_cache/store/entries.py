@@ -457,10 +457,11 @@ class Store:
     def _move_in(self, draft: Draft, manifest: Manifest) -> str:
         """Rename a draft to where its entry belongs; neighbours may do the same at once."""
         for _ in range(ATTEMPTS):
+            there = {name: publish.inode_of(self._entries / name) for name in _slots(draft.key)}
             name, old = self._choose_slot(manifest)
             if old is not None and old.pinned and not (draft.path / PINNED).exists():
                 publish.write_file(self._system, draft.path / PINNED, b"")
-            if publish.move_in(self._system, draft, self._entries / name, self._graveyard.trash):
+            if publish.move_in(self._system, draft, self._entries / name, there[name], self._graveyard.trash):
                 return name
         message = f"other processes took its place {ATTEMPTS} times"
         raise StoreUnwritable(message, remedy="run the cell again")

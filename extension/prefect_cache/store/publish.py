@@ -223,13 +223,17 @@ class Draft:
             lock_of(self.path).unlink(missing_ok=True)
 
 
-def move_in(system: System, draft: Draft, place: Path, trash: Path) -> bool:
-    """Rename a draft to its place, what is there going to the trash; False where a neighbour was faster."""
+def move_in(system: System, draft: Draft, place: Path, occupant: int | None, trash: Path) -> bool:
+    """Rename a draft to its place; False where a neighbour has changed the place meanwhile.
+
+    `occupant` is the inode of what the caller has found there and means to replace: it goes to the
+    trash, and nothing else does.
+    """
     try:
-        if os.path.lexists(place):
-            _replace(system, draft.path, place, trash / unique_name())
-        else:
-            system.rename(draft.path, place)
+        if occupant is None:
+            system.rename(draft.path, place)  # fails where a folder with something in it has come by now
+        elif not _replace(system, draft.path, place, occupant, trash / unique_name()):
+            return False
     except OSError as error:
         if error.errno in TAKEN or (error.errno == errno.ENOENT and draft.path.is_dir() and place.parent.is_dir()):
             return False
@@ -241,7 +245,9 @@ def move_in(system: System, draft: Draft, place: Path, trash: Path) -> bool:
     return True
 
 
-def _replace(system: System, new: Path, place: Path, grave: Path) -> None:
+def _replace(system: System, new: Path, place: Path, occupant: int, grave: Path) -> bool:
+    if inode_of(place) != occupant:
+        return False
     make_folder(system, grave.parent)
     try:
         # In one step where the system can: no moment without an entry, not even for a process that dies.
@@ -249,16 +255,36 @@ def _replace(system: System, new: Path, place: Path, grave: Path) -> None:
     except OSError as error:
         if error.errno not in CANNOT_EXCHANGE:
             raise
-        system.rename(place, grave)
-        try:
+        return _replace_in_two(system, new, place, occupant, grave)
+    if inode_of(new) != occupant:  # a neighbour's entry, come in the last moment: it stays
+        system.exchange(new, place)
+        return False
+    with contextlib.suppress(OSError):  # it lies where drafts do, and is swept there at the latest
+        system.rename(new, grave)
+    return True
+
+
+def _replace_in_two(system: System, new: Path, place: Path, occupant: int, grave: Path) -> bool:
+    system.rename(place, grave)
+    ours = inode_of(grave) == occupant
+    try:
+        if ours:
             system.rename(new, place)
-        except OSError:
-            with contextlib.suppress(OSError):
-                system.rename(grave, place)
-            raise
-    else:
-        with contextlib.suppress(OSError):  # it lies where drafts do, and is swept there at the latest
-            system.rename(new, grave)
+    except OSError:
+        with contextlib.suppress(OSError):
+            system.rename(grave, place)
+        raise
+    if not ours:
+        system.rename(grave, place)
+    return ours
+
+
+def inode_of(path: Path) -> int | None:
+    """Return what tells one folder from another that takes its name; None where there is nothing."""
+    try:
+        return path.lstat().st_ino
+    except OSError:
+        return None
 
 
 CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
