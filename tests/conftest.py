@@ -74,8 +74,10 @@ def _environment(home: Path) -> dict[str, str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what this run is not about: deselected, so that a skipped test is always a fault."""
     short, long = config.getoption("--short"), config.getoption("--long")
-    chosen = [item for item in items if _belongs(item, short=short, long=long)]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    chosen, others = [], []
+    for item in items:
+        (chosen if _belongs(item, short=short, long=long) else others).append(item)
+    config.hook.pytest_deselected(items=others)
     items[:] = chosen
 
 
