@@ -210,7 +210,7 @@ def _registered(function: Callable[[Any], object], value: object, walk: Walk) ->
     return shape
 
 
-_TASKS = {("prefect.tasks", "Task"), ("prefect.flows", "Flow")}
+_TASKS: frozenset[tuple[str, str]] = frozenset({("prefect.tasks", "Task"), ("prefect.flows", "Flow")})
 
 
 def _task(value: object, walk: Walk) -> Shape:
