@@ -70,9 +70,6 @@ def test_a_holders_death_frees_the_lock_at_once(store_root: Path) -> None:
 def test_keyboard_interrupt_ends_the_wait(store_root: Path) -> None:
     holder = hold(store_root, key_of(1))
 
-    def interrupt_soon(_: str) -> None:
-        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
-
     def interrupt_main_thread_soon(_: str) -> None:
         threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
 
@@ -84,22 +81,33 @@ def test_keyboard_interrupt_ends_the_wait(store_root: Path) -> None:
         assert held
 
 
-def test_a_child_does_not_keep_its_parents_lock(store_root: Path) -> None:
+FORKER = """
+import os, sys, time
+from pathlib import Path
+from prefect_cache.store.locks import acquire
+lock = acquire(Path(sys.argv[1]))
+child = os.fork()
+if not child:
+    time.sleep(600)
+print(child, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
     """A forked worker that outlives the kernel must not block everyone else."""
-    Store(store_root).draft(key_of(0)).discard()
-    lock = acquire(store_root / "locks" / "a.lock")
-    child = os.fork()
-    if not child:
-        time.sleep(30)
-        os._exit(0)
+    path = tmp_path / "a.lock"
+    parent = subprocess.Popen([sys.executable, "-c", FORKER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
     try:
-        time.sleep(0.05)
-        lock.drop()  # as the kernel does for a parent that dies
-        with acquire(store_root / "locks" / "a.lock"):
+        assert parent.wait() == 0
+        assert path.exists()
+        with acquire(path):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        parent.stdout.close()
 
 
 def test_threads_exclude_each_other(store_root: Path) -> None:
