@@ -51,7 +51,7 @@ SAME = {
     "what nobody reads": ("k = 1\ndef f(): return 1", "k = 2\ndef f(): return 1"),
     "another helper's body": ("def g(): return 1\ndef f(): return 1", "def g(): return 2\ndef f(): return 1"),
     "branches, formatted": (
-        "def f(x):\n    while x: x -= 1\n    try: g()\n    except E: pass\n    return x",
+        "def f(x):\n    while x:\n        x -= 1\n    try:\n        g()\n    except E:\n        pass\n    return x",
         "def f(x):\n    while x:\n        x -= 1\n\n    try:\n        g()\n    except E:\n        pass\n    return x",
     ),
 }

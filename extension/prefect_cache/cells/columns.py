@@ -45,7 +45,7 @@ def column_digest(chunks: Sequence[Any], kind: Any) -> Digest:  # noqa: C901, PL
         return column_digest([arrow().compute.run_end_decode(c) for c in chunks], kind.value_type)
     if _is_view(kind):
         wide = _wide(kind)
-        return column_digest([c.cast(wide) for c in chunks], wide)
+        return column_digest([_widened(c, wide) for c in chunks], wide)
     if _is_text(kind):
         return combine("text", length, valid, _texts(chunks, kind))
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
@@ -106,6 +106,13 @@ def _wide(kind: Any) -> Any:
     if types.is_binary_view(kind):
         return arrow().large_binary()
     return arrow().large_list(kind.value_field)
+
+
+def _widened(chunk: Any, wide: Any) -> Any:
+    try:
+        return chunk.cast(wide)
+    except NotImplementedError:  # older versions of Arrow cannot cast views
+        return arrow().array(chunk.to_pylist(), wide)
 
 
 def _texts(chunks: Sequence[Any], kind: Any) -> Digest:
