@@ -167,6 +167,16 @@ def test_a_file_that_changes_while_the_cell_runs_is_not_trusted() -> None:
     assert "a.csv" in run(read_while_somebody_writes).tainted
 
 
+def test_a_file_that_is_replaced_while_the_cell_runs_is_not_trusted() -> None:
+    def read_while_somebody_replaces() -> None:
+        Path("a.csv").read_text()
+        subprocess.run(
+            [sys.executable, "-c", "import os; open('n', 'w').close(); os.replace('n', 'a.csv')"], check=True
+        )
+
+    assert "a.csv" in run(read_while_somebody_replaces).tainted
+
+
 def test_a_native_reader_of_a_file_that_changes_meanwhile_is_not_trusted() -> None:
     def read_while_somebody_writes() -> None:
         pq.ParquetFile(name("p", ".parquet")).read()
@@ -326,6 +336,7 @@ def test_patterns_are_dependencies_by_names_and_contents() -> None:
         lambda: pq.write_table(pa.table({"x": [1]}), name("out", ".txt")),
         lambda: shutil.copy("a.csv", "out.txt"),
         lambda: subprocess.run(name("echo 1 > out", ".txt"), shell=True, check=True),
+        lambda: (os.system(name("echo 1 > out", ".txt")), Path("out.txt").read_text()),
         lambda: (Path("tmp").write_text("1"), os.replace("tmp", "out.txt")),
         lambda: (Path("out.txt").write_text("1"), Path("out.txt").read_text()),
         lambda: (Path("out.txt").write_text("1"), append("out.txt")),

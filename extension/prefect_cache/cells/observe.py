@@ -338,7 +338,9 @@ class _EventLog:
         self._trace = trace
         self._named = named
         self._folders = folders
-        self._known = {path for path, seen in trace.seen.items() if _touched(seen)}
+        self._written = {path for path, seen in trace.seen.items() if seen.written}
+        self._read = {path for path, seen in trace.seen.items() if seen.read}
+        self._met: set[str] = set()
         self._made: dict[str, set[str]] = {}
         self._gone: dict[str, dict[str, bool]] = {}
         self._natively_read: set[str] = set()
@@ -346,7 +348,7 @@ class _EventLog:
 
     def add(self, event: Event) -> None:
         """Take one event."""
-        if event.path in self._known or not self._counts(event.path):
+        if event.path in self._written or not self._counts(event.path):
             return
         if not event.what & FOLDER and os.path.isdir(event.path):  # an unnamed file in it
             return
@@ -368,20 +370,25 @@ class _EventLog:
         seen = named or self._trace.found(event.path)
         if seen is None:
             return
+        if event.path not in self._met and event.what & (CREATE | MOVED_TO | MODIFY):
+            seen.read = False  # a program made it first: what Python read in it is the cell's own
+        self._met.add(event.path)
         folder, name = os.path.split(event.path)
         if event.what & (CREATE | MOVED_TO):
             self._made.setdefault(folder, set()).add(name)
             if not seen.read and not named:
                 seen.before = disk.ABSENT
-            self._trace.write(seen)
+            seen.changed = seen.changed or seen.read
+            seen.written = True
         elif event.what & (DELETE | MOVED_FROM):
             self._gone.setdefault(folder, {})[name] = False
             self._trace.remove(seen)
         elif event.what & MODIFY:
-            seen.changed = seen.read
+            seen.changed = seen.changed or seen.read
             seen.written = True
         elif event.what & OPEN and not seen.written:
-            self._natively_read.add(folder)
+            if event.path not in self._read:
+                self._natively_read.add(folder)
             seen.read = True
 
     def _folder(self, event: Event) -> None:
@@ -418,10 +425,6 @@ class _EventLog:
             return None
         made = self._made.get(folder, set())
         return {**{name: kind for name, kind in names.items() if name not in made}, **self._gone.get(folder, {})}
-
-
-def _touched(seen: Seen) -> bool:
-    return seen.read or seen.written
 
 
 def _unlikely(text: str) -> tuple[bool, int, str]:
