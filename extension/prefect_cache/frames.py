@@ -447,6 +447,8 @@ def _polars_leaf(series: Any, canon: Canon) -> tuple[Leaf, str]:
     import polars as pl
     import pyarrow as pa
 
+    if series.dtype == pl.Object:  # its Arrow form would be addresses
+        return _no_form(len(series), "objects")
     try:
         made = series.to_arrow()
     except (pl.exceptions.PolarsError, pa.ArrowException, TypeError, ValueError):

@@ -21,6 +21,10 @@ POLARS_ROWS = 2**32
 """More rows than these only a build of its own of polars holds."""
 
 
+POLARS_MAPS = int(pl.__version__.split(".")[0]) > 1
+"""Whether polars knows maps."""
+
+
 def opened(path: Path) -> pa.Table:
     """Return a file as pyarrow reads it, memory-mapped."""
     with pa.memory_map(str(path)) as source:
@@ -41,7 +45,8 @@ def test_every_file_is_valid_for_every_tool(name: str, tmp_path: Path) -> None:
     _, path = written(name, tmp_path)
     table = opened(path)
     table.validate(full=True)
-    if table.num_columns and table.num_rows < POLARS_ROWS:
+    maps = any(map(pa.types.is_map, table.schema.types))
+    if table.num_columns and table.num_rows < POLARS_ROWS and (POLARS_MAPS or not maps):
         frame = pl.read_ipc(path)
         assert (frame.height, frame.columns) == (table.num_rows, table.column_names)
     if table.num_columns:
@@ -91,7 +96,7 @@ def plain(cell: Any) -> Any:
 
 def test_pandas_reads_them_as_feather(tmp_path: Path) -> None:
     """An uncompressed Arrow IPC file is a Feather file."""
-    value, path = written("frame of many blocks", tmp_path)
+    value, path = written("frame of interleaved dtypes", tmp_path)
     pd.testing.assert_frame_equal(value, pd.read_feather(path), check_dtype=False)
 
 
