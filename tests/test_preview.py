@@ -65,6 +65,7 @@ class TestText:
             (pa.array([2**63 - 1, -(2**63), None]), ["9223372036854775807", "-9223372036854775808", None]),
             (pa.array([2**64 - 1], pa.uint64()), ["18446744073709551615"]),
             (pa.array([1.0, 0.1, -0.0, math.inf, math.nan, 1e300]), ["1.0", "0.1", "-0.0", "inf", "NaN", "1e+300"]),
+            (pa.array([141.91251170988502, -1 / 3e9]), ["141.9125117", "-3.333333333e-10"]),
             (pa.array([Decimal("1.10"), None]), ["1.10", None]),
             (pa.array(["null", None, ""]), ["null", None, ""]),
             (pa.array([True, None]), ["True", None]),

@@ -61,7 +61,7 @@ class Wire:
 
 def test_first_paint_and_sort_of_a_long_list(open_book: Callable[..., Book], tmp_path: Path) -> None:
     """Ten thousand entries paint within half a second and 64 kB, sort within 200 ms, and scroll in a constant DOM."""
-    panels.many(tmp_path / "store", ENTRIES)
+    panels.many(tmp_path / "store", ENTRIES).catalog()
     book = open_book(SHOW.format(root=str(tmp_path / "store")).strip(), "show(host)")
     expect(book.panel).to_have_count(2)
     page, wire = book.page, Wire(book)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 CELL = 200
 """Characters of a cell that a page shows."""
 
+DIGITS = 10
+"""Significant digits of a float on a page."""
+
 NESTED = 20
 """Elements of a list or map that a cell shows."""
 
@@ -45,7 +48,8 @@ def _plain(array: pa.Array, limit: int) -> list[str | None]:
     if pa.types.is_boolean(kind):
         return [None if v is None else str(v) for v in array.to_pylist()]
     if pa.types.is_floating(kind):
-        return [None if v is None else _float(v) for v in array.cast(pa.string()).to_pylist()]
+        exact = limit > CELL
+        return [None if v is None else _float(v, exact=exact) for v in array.cast(pa.string()).to_pylist()]
     if pa.types.is_timestamp(kind):
         return _times(array.cast(pa.string()).to_pylist())
     if pa.types.is_duration(kind):
@@ -110,10 +114,15 @@ def _strings(array: pa.Array, limit: int) -> list[str | None]:
     return [None if v is None else shorten(v.decode("utf-8", "replace"), limit) for v in head]
 
 
-def _float(text: str) -> str:
-    """Return Arrow's shortest exact text with the point that tells a float from an integer."""
+def _float(text: str, *, exact: bool) -> str:
+    """Return Arrow's shortest exact text with the point that tells a float from an integer.
+
+    On a page it is rounded to ten digits, with which columns can be read; one cell by itself is exact.
+    """
     if text == "nan":
         return "NaN"
+    if not exact and len(text) > DIGITS + 2:
+        text = f"{float(text):.{DIGITS}g}"
     return text if any(c in text for c in ".en") else text + ".0"
 
 
