@@ -44,7 +44,6 @@ from prefect_cache.cells import walk
 from prefect_cache.cells.fingerprint import Fingerprinter, fingerprint, register, resolve
 from prefect_cache.errors import Unfingerprintable
 
-
 PANDAS_3 = int(pd.__version__.partition(".")[0]) >= 3
 
 
