@@ -30,10 +30,11 @@ Step = tuple[str, int | str]
 ObjectPath = tuple[Step, ...]
 """How to find an object again, starting at the namespace.
 
-The first step is ``("name", "orders")``; further steps are ``("index", 3)`` (lists,
-tuples, deques), ``("key", i)`` (the value under the i-th key of a dict, in its order),
-``("attr", "x")`` (an instance's or module's attribute), ``("member", digest)`` (the element of a
-set with that fingerprint), ``("cell", "x")`` (what a closure captured), ``("default", i)``,
+The first step is ``("name", "orders")``, or ``("module", "helpers")`` for what hangs on a module
+alone; further steps are ``("index", 3)`` (lists, tuples, deques), ``("key", i)`` (the value under
+the i-th key of a dict, in its order), ``("attr", "x")`` (an instance's, class's or module's attribute),
+``("member", digest)`` (the element of a set with that fingerprint), ``("cell", "x")`` (the cell of a
+captured variable, whose content is at ``("attr", "cell_contents")``), ``("default", i)``,
 ``("kwdefault", "x")``, ``("class", "")`` (the object's class) and ``("part", "x")`` (anything else
 that a type's own walker names).
 """
