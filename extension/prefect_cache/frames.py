@@ -166,7 +166,9 @@ class Canon:
             import polars as pl
 
             columns = [value] if isinstance(value, pl.Series) else value.get_columns()
-            made = [self.array(one.to_arrow()) if polars_has_arrow(one.dtype) else None for one in columns]
+            # No rows: older versions of polars panic over empty lists from Arrow, and there is nothing to share.
+            whole = [len(one) > 0 and polars_has_arrow(one.dtype) for one in columns]
+            made = [self.array(one.to_arrow()) if keep else None for one, keep in zip(columns, whole, strict=True)]
             self._polars[id(value)] = known = (value, made)
         return known[1]
 
