@@ -369,7 +369,7 @@ def folders(entries: Path) -> dict[str, int]:
     try:
         with os.scandir(entries) as listing:
             return {item.name: item.inode() for item in listing}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
 
 
