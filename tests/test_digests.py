@@ -24,7 +24,10 @@ def test_digests_are_pinned() -> None:
     assert TreeHasher().update(bytes(PIECE + 1)).digest == "df192c70b02071480fa1d207c1183d51"
 
 
-@given(st.lists(st.one_of(st.text(), st.binary(), st.integers())), st.lists(st.one_of(st.text(), st.binary(), st.integers())))
+@given(
+    st.lists(st.one_of(st.text(), st.binary(), st.integers())),
+    st.lists(st.one_of(st.text(), st.binary(), st.integers())),
+)
 def test_combine_tells_sequences_apart(one: list[str | bytes | int], two: list[str | bytes | int]) -> None:
     """Equal sequences have one digest, different ones two: types, borders and order count."""
     same = [(type(p), p) for p in one] == [(type(p), p) for p in two]
