@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -307,3 +308,37 @@ up = counter()
 """
     notebook = again(root, setup, "first = up()")
     assert notebook["up"]() == 2
+
+
+def unsigned(root: Path) -> None:
+    """Take the signatures from all entries of a store."""
+    for signature in root.glob("entries/*/signature"):
+        signature.unlink()
+
+
+def test_an_entry_without_a_signature_gives_tables(root: Path) -> None:
+    cell = "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2]})"
+    Notebook(root).cached(cell)
+    unsigned(root)
+    notebook = Notebook(root)
+    assert isinstance(notebook.cached(cell), Hit)
+    assert notebook["df"]["a"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("cell", ["x = [1]", "1 + 1"])
+def test_an_entry_without_a_signature_opens_no_pickle_and_shows_nothing(root: Path, cell: str) -> None:
+    # One state of the warnings filters for both runs: it is a part of the key.
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        Notebook(root).cached(cell)
+        unsigned(root)
+        assert isinstance(Notebook(root).cached(cell), Miss)
+    assert "without a" in str(said[-1].message)
+
+
+def test_a_store_below_a_file_lists_nothing_and_runs_the_cell(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    notebook = Notebook(tmp_path / "file" / "store")
+    assert isinstance(notebook.cached("x = 1"), Bypass)
+    assert notebook["x"] == 1
+    assert notebook.store.catalog().entries == ()

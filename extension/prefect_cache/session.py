@@ -231,9 +231,21 @@ class Session:
                 hit, because = self._restore(cell, key, started)
             if hit is not None:
                 return hit
-        with self.store.lock(key.digest, on_wait=self.shell.waiting, notebook=self.notebook):
-            if not options.refresh and not because:
-                # Whoever held the lock before may have run this very cell.
+        return self._run_alone(cell, key, found, options, because, started)
+
+    def _run_alone(
+        self, cell: Cell, key: Key, found: Fingerprinter, options: Options, because: str, started: float
+    ) -> tuple[Outcome, object]:
+        """Run the cell while nobody else does, unless they did while we waited."""
+        __tracebackhide__ = True
+        waited: list[str] = []
+
+        def wait(holder: str) -> None:
+            waited.append(holder)
+            self.shell.waiting(holder)
+
+        with self.store.lock(key.digest, on_wait=wait, notebook=self.notebook):
+            if not options.refresh and (waited or not because):
                 hit, because = self._restore(cell, key, started)
                 if hit is not None:
                     return hit
@@ -296,6 +308,7 @@ class Session:
                 if change is not None:
                     because = because or explain.because(change)
                     continue
+                _check_trust(entry, cell)
                 self.store.check_files(entry, full=True if self.verify == "full" else None)
                 with compiled_as(lambda: self.shell.codes(cell.python)):
                     replay = Replay(entry, self.namespace)
@@ -486,6 +499,26 @@ class Session:
         self.store.check_files(entry)
         names = [name] if name else list(entry.manifest.names)
         return {n: effects.load(entry, n) for n in names}
+
+
+def _check_trust(entry: Entry, cell: Cell) -> None:
+    """Raise :class:`Untrusted` where an entry without a trusted signature would do more than give values.
+
+    Its pickles stay closed anyway. But rich outputs would run in the page, and importing a module runs it: only what
+    the cell itself imports may be imported.
+    """
+    if entry.trusted:
+        return
+    references = cast("Mapping[str, list[str]]", entry.manifest.effects.get("names", {}))
+    modules = [reference[1] for reference in references.values() if reference[0] == "module"]
+    modules += cast("list[str]", entry.manifest.effects.get("imports", []))
+    known = {name.partition(".")[0] for name in cell.imports}
+    rich = any(display.get("output_type") != "stream" for display in entry.manifest.displays)
+    if rich or any(name.partition(".")[0] not in known for name in modules):
+        raise Untrusted(
+            "it shows or imports things, without a signature that is trusted",
+            remedy="trust the other user's key with prefect_cache.trust(key_file)",
+        )
 
 
 def _unkeyed(error: Unfingerprintable) -> str:
