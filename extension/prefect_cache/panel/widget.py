@@ -32,7 +32,7 @@ MODES: Final = ("auto", "rich", "basic", "static")
 """The values of ``%config PrefectCache.panel``."""
 
 ASSETS: Final = Path(__file__).parent / "static"
-FIRST_ROWS: Final = 40
+FIRST_ROWS: Final = 24
 """Rows of the list that travel with the widget itself, so that it paints at once."""
 
 BASIC_ROWS: Final = 500
