@@ -33,6 +33,7 @@ BROUGHT = {
     "httpx": "prefect",
     "pydantic": "prefect",
     "rich": "prefect",
+    "fsspec": "prefect",
     "greenlet": "sqlalchemy",
 }
 """What a requirement of ours requires itself and speaks in (and SQLAlchemy's asyncio is one of Prefect's)."""

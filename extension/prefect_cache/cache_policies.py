@@ -20,10 +20,9 @@ policies look at each input in full, and at all the code that a task can reach.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from prefect.cache_policies import CachePolicy, CompoundCachePolicy
-from typing_extensions import ParamSpec
 
 from .errors import Unfingerprintable
 

@@ -13,7 +13,7 @@ How values become columns
 - Series, Index, array of one dimension: one column, named as it is, else ``value``.
 - Array of two dimensions in column order: columns ``0``, ``1``, ...; any other array: one column
   ``value`` of fixed-size lists.
-- The index: columns ``__index_level_0__``, ...; none for a RangeIndex, which the schema's metadata give.
+- The index: columns ``__index_level_0__``, ...; none for a RangeIndex, which only this package restores.
 - Object cells: text where all are text, a typed column where Arrow finds one type, text for mixed plain
   scalars, else a null column.
 """

@@ -47,7 +47,10 @@ def key_for(
         n for n in dict.fromkeys([*cell.reads, *options.inputs]) if n not in options.ignore and _is_input(n, namespace)
     ]
     inputs = [_input(found, n, namespace) for n in names if n not in cell.weak or n in options.inputs]
-    parts = [*_fixed_parts(cell, namespace, options), *_shell(manner), *inputs, *found.parts(), *_sharing(found)]
+    reached = found.parts()
+    inner = loaded.WATCH.state_parts({part.name for part in reached if part.kind == "module"})
+    fixed = [*_fixed_parts(cell, namespace, options), *_shell(manner)]
+    parts = [*fixed, *inputs, *reached, *inner, *_sharing(found)]
     unique = {(p.kind, p.name): p for p in parts}
     ordered = tuple(unique[at] for at in sorted(unique))
     flat = [text for p in ordered for text in (p.kind, p.name, p.digest)]
