@@ -186,7 +186,13 @@ def _same_layout(one: Any, other: Any) -> bool:
 def _is_shared(block: Any) -> bool:
     # Under copy-on-write, pandas itself copies a block that another object refers to before it writes.
     refs = getattr(block, "refs", None)
-    return refs is not None and bool(refs.has_reference())
+    return copies_on_write() and refs is not None and bool(refs.has_reference())
+
+
+def copies_on_write() -> bool:
+    """Tell whether pandas copies memory that objects share before it writes to it, as it does from version 3 on."""
+    pandas = sys.modules["pandas"]
+    return int(pandas.__version__.split(".")[0]) >= 3 or pandas.get_option("mode.copy_on_write") is True  # noqa: PLR2004
 
 
 def _put_array(value: Any, content: Any) -> None:
