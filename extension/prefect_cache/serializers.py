@@ -182,7 +182,7 @@ def _write(value: object, folder: Path) -> dict[str, Json]:
     """Write a value's files into a folder; return what it takes to read them."""
     from .cells.graph import GraphWriter
 
-    graph = GraphWriter({}, {})
+    graph = GraphWriter({}, {}, apart=True)  # as any file gives them back
     graph.add("result", value)
     outputs, references = graph.write(folder)
     return {

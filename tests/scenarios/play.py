@@ -31,6 +31,9 @@ _TIMES = re.compile(r"\d+(\.\d+)? (ns|[µμ]s|ms|s)\b")
 """What ``%time`` measured, which no two runs share."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_PLACE = re.compile(r" \(\d+\.py, line \d+\)$")
+"""Where IPython 8 says that a syntax error is, counting the line with the magic."""
+
 _CELL = re.compile(r"\S*/ipykernel_\d+/\d+\.py:\d+")
 """Where a warning says that it comes from; the line with the magic is one more."""
 
@@ -127,7 +130,7 @@ def _act(step: Step, kernel: Kernel, home: Path, *, cached: bool) -> Seen | None
 
 def _run(step: Step, kernel: Kernel, *, cached: bool) -> Seen:
     ran = kernel.run(step.source if cached else step.body, check=False)
-    error = f"{ran.error['ename']}: {ran.error['evalue']}" if ran.error else ""
+    error = _PLACE.sub("", f"{ran.error['ename']}: {ran.error['evalue']}") if ran.error else ""
     status = kernel.value("getattr(__import__('prefect_cache').last, 'status', '')") if cached and step.cached else ""
     return Seen(kernel.value(_NAMESPACE), _shown(ran), error, status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
     from conftest import StartKernel
 
-STORIES = stories()
+PANDAS = int(version("pandas").split(".")[0])
+STORIES = [story for story in stories() if PANDAS >= 3 or "(pandas 3)" not in story.id]
+"""Before pandas 3 a slice is a window onto its frame, and two frames that share memory are not stored: a bypass."""
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.id)

@@ -40,7 +40,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache import codecs
-from prefect_cache.cells import memory
+from prefect_cache.cells import inplace, memory
 from prefect_cache.cells.fingerprint import resolve
 from prefect_cache.codecs.pickled import NAMESPACE, PLAIN, PickledCodec, Reference, ValuePickler, dump, write_bytes
 from prefect_cache.errors import Damaged, Unstorable
@@ -103,6 +103,8 @@ class GraphWriter:
     strangers
         Values of other names of the notebook, by ``id``: the key does not depend on them, so that an
         output which holds one of them cannot be stored.
+    apart
+        Frames that share memory are stored apart, each whole: right for results that nobody changes in place.
     """
 
     def __init__(
@@ -110,8 +112,11 @@ class GraphWriter:
         namespace: Mapping[str, object],
         known: Known,
         strangers: Mapping[int, str] | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         self._namespace = namespace
+        self._apart = apart
         self._known = known
         self._strangers = strangers or {}
         self._roots: list[_Root] = []
@@ -285,7 +290,7 @@ class GraphWriter:
         old = [value for _, value in self._known.values()]
         fresh = {id(v) for v in (*arrays.values(), *frames)}
         for one, other in memory.overlapping(memory.extents([*arrays.values(), *frames, *old])):
-            owner, guest = _owner_and_guest(one, other, fresh)
+            owner, guest = _owner_and_guest(one, other, fresh, apart=self._apart)
             if guest is not None and id(guest.array) not in self._windows and id(guest.owner) in arrays:
                 self._windows[id(guest.owner)] = self._window(guest.owner, owner, arrays)
 
@@ -343,7 +348,7 @@ def _base(array: Any) -> Any:
 
 
 def _owner_and_guest(
-    one: memory.Extent, other: memory.Extent, fresh: set[int]
+    one: memory.Extent, other: memory.Extent, fresh: set[int], *, apart: bool
 ) -> tuple[memory.Extent, memory.Extent | None]:
     """Return which of two overlapping extents is stored (or stays), and which is a window onto it."""
     rank = {True: 0, False: 1}
@@ -355,15 +360,10 @@ def _owner_and_guest(
         return first, None
     if second.block >= 0:
         # Both are pandas objects, or an array from before lies under a new frame's block.
-        if first.block >= 0 and _copies_on_write():
+        if first.block >= 0 and (apart or inplace.copies_on_write()):
             return first, None
         raise Unstorable("a frame shares its memory with another object", remedy="store a copy of it")
     return first, second
-
-
-def _copies_on_write() -> bool:
-    pandas = sys.modules["pandas"]
-    return int(pandas.__version__.split(".")[0]) >= 3 or bool(pandas.get_option("mode.copy_on_write") is True)  # noqa: PLR2004
 
 
 def _has_own_file(value: object) -> bool:
