@@ -185,7 +185,7 @@ CHANGE = (
     "np.save('a.npy', {a})", "{a} = np.load('a.npy')", "pickle.dump({xs}, open('x.pkl', 'wb'))", "{xs} = pickle.load(open('x.pkl', 'rb'))", "os.makedirs('sub', exist_ok=True)", "Path('sub/deep.txt').write_text('{?}')", "{n} = sum(1 for _ in Path('.').rglob('*.txt'))",
     "os.replace('out.txt', 'moved.txt')", "out = !cat in.txt", "{df}.to_parquet('x.parquet')", "{df} = pd.read_parquet('x.parquet')", "{n} = os.path.getsize('in.txt')", "{s} = Path({s}).name", "{n} = Path('in.csv').stat().st_size", "with open('out.txt', 'r+') as file:\n    file.write('{?}')",
     # modules of the user's own
-    "import helper\n{n} = helper.scale({#})", "from helper import scale\n{n} = scale({n})", "import helper\nhelper.RATE = {#}", "import helper\n{n} = helper.RATE", "import helper\n{n} = helper.keep({#})", "import importlib, helper\nimportlib.reload(helper)", "import helper as aid\n{xs} = aid.ITEMS",
+    "import helper\n{n} = helper.scale({#})", "from helper import scale\n{n} = scale({n})", "import helper\nhelper.RATE = {#}", "import helper\n{n} = helper.RATE", "import helper\n{n} = helper.keep({#})", "import importlib, helper\nhelper = importlib.reload(helper)", "import helper as aid\n{xs} = aid.ITEMS",
     "import math as maths\n{n} = maths.floor({n})", "from collections import *\n{d} = Counter('{?}')", "import string\n{s} = string.digits",
     # the process
     "os.environ['FUZZ_X'] = '{?}'", "{s} = os.environ.get('FUZZ_X', 'none')", "os.environ.pop('FUZZ_X', None)", "pd.set_option('display.precision', {#} + 2)", "{n} = pd.get_option('display.precision')", "pd.options.display.max_rows = {#} + 10",

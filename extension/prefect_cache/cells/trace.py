@@ -110,10 +110,10 @@ class Trace:
         seen.written = True
 
     def make_folder(self, seen: Seen, *, tolerant: bool) -> None:
-        """Note that a folder is about to be made; `tolerant`: unless it is there."""
-        if seen.before.kind == "absent":
+        """Note that a folder is about to be made; `tolerant`: unless it is there, and then with what lies in it."""
+        if seen.before.kind == "absent" and not tolerant:
             self._roots.append(seen.path + os.sep)
-            seen.asked = seen.asked or not tolerant
+            seen.asked = True
         seen.written = True
 
     def remove(self, seen: Seen) -> None:
