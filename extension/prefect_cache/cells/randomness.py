@@ -196,7 +196,9 @@ class RandomWatch:
     def _dependencies(self) -> Iterable[Observed]:
         for name, before in self._before.items():
             seeding = self._seedings.get(name)
-            if take(name) == before or before is None or (seeding is not None and seeding.first and seeding.known):
+            # Seeded to where it stood, a hit would have nothing to do again: right where it stands there again.
+            stayed = take(name) == before
+            if before is None or (stayed if seeding is None else not stayed and seeding.first and seeding.known):
                 continue
             seeded = self._generators[name].seeded
             yield Observed(name, name, before.digest if seeded else UNSEEDED)
