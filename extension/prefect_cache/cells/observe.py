@@ -249,6 +249,11 @@ class Observer:
             return
         self._environ.setdefault(variable, before)
 
+    def variable_set(self, key: bytes, value: bytes) -> None:
+        """Note that an environment variable is set: to what it was, it leaves no change that a hit could do again."""
+        if self._environ_before.get(key) == value:
+            self.environment(os.fsdecode(key))
+
     def whole_environment(self) -> None:
         """Note that all environment variables are read."""
         for key in self._environ_before:
@@ -620,6 +625,11 @@ def _words(line: str) -> list[str]:
         return line.split()
 
 
+def _on_putenv(observer: Observer, key: object, value: object) -> None:
+    if isinstance(key, bytes) and isinstance(value, bytes):
+        observer.variable_set(key, value)
+
+
 def _on_fork(observer: Observer, *_: object) -> None:
     observer.started(())
 
@@ -637,6 +647,7 @@ _HANDLERS: dict[str, Callable[..., None]] = {
     "os.rmdir": _on_remove,
     "os.rename": _on_rename,
     "os.mkdir": _on_mkdir,
+    "os.putenv": _on_putenv,
     "os.link": _on_link,
     "os.symlink": _on_link,
     "os.truncate": _on_truncate,
