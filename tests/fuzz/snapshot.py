@@ -68,6 +68,8 @@ class Describer:
             return ("frozenset", *sorted(map(repr, map(self, value))))
         if isinstance(value, np.generic | np.dtype | pd.api.extensions.ExtensionDtype | PurePath | re.Pattern):
             return (kind.__name__, repr(value))
+        if isinstance(value, pd.Timestamp | pd.Timedelta | pd.Period | pd.Interval):
+            return (kind.__name__, repr(value))  # their __dict__ is a cache
         if isinstance(value, types.ModuleType):
             return ("module", value.__name__)
         if isinstance(value, types.BuiltinFunctionType):
