@@ -102,7 +102,8 @@ def test_another_format_is_told_from_damage() -> None:
         from_json({**to_json(manifest_of(key_of(1))), "format": 2})
 
 
-PATHS = ["../a", "/etc/passwd", "a/b", "a\\b", "..", ".", "", ".hidden", "C:evil", "a\nb", "a\0b", "x" * 300, *sorted(OURS)]
+PATHS = ["../a", "/etc/passwd", "a/b", "a\\b", "..", ".", "", ".hidden", "C:evil", "a\nb", "a\0b", "x" * 300]
+PATHS += sorted(OURS)
 
 
 @pytest.mark.parametrize("name", PATHS)
