@@ -115,7 +115,6 @@ def test_a_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
         assert parent.wait() == 0
         assert path.exists()
         # The child lets go as soon as it gets to run, which may be after its parent has ended.
-        )  # the child lets go as soon as it gets to run, which may be after its parent's end
     finally:
         os.kill(child, signal.SIGKILL)
         parent.stdout.close()
