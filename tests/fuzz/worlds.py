@@ -11,6 +11,7 @@ import ctypes
 import io
 import os
 import pickle
+import resource
 import shutil
 import signal
 import socket
@@ -64,6 +65,9 @@ def keep(v):
 """What lies in the folder at the start."""
 
 STEP_SECONDS = 60
+WORLD_BYTES = 6 * 2**30
+"""Lists that hold themselves twice grow without end when they are printed: such a history ends there."""
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -192,6 +196,7 @@ class _Stream(io.TextIOBase):
 def _live(whence: socket.socket, root: Path, *, cached: bool) -> None:
     """Be the process of a world: run what comes, answer what was seen."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_AS, (WORLD_BYTES, WORLD_BYTES))
     sys.dont_write_bytecode = True  # Python takes a .pyc of the same second for up to date: no matter of ours
     os.environ.update(
         HOME=str(root),
@@ -316,6 +321,8 @@ def live(history: History) -> Lived:
                 continue
             if actual.status:
                 lived.statuses.append((number, actual.status, actual.note))
+            if "MemoryError" in expected.error + actual.error:
+                break
             what = difference(expected, actual)
             if what:
                 lived.difference = Difference(number, f"{actual.status} {actual.note}".strip(), what)
