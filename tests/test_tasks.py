@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 KEY = Key("ab" * 16, ())
 
+# Prefect's alarm needs SIGALRM to be free, or a timeout waits for the end of a sleep: the suite's limit must not hold
+# it.
+pytestmark = pytest.mark.timeout(300, method="thread")
+
 
 def run(body: Callable[[], object], name: str = "cell", **options: object) -> tuple[object, dict[str, object]]:
     return tasks.run_cell(body, options=Options().replace(**options), key=KEY, name=name)
