@@ -66,6 +66,7 @@ class TestLine:
             ("--retries 3 --retry-delay 10 --timeout 1h30m", Options(retries=3, retry_delay=10.0, timeout=5400.0)),
             ("--tags etl,nightly --pin -q", Options(tags=("etl", "nightly"), pin=True, quiet=True)),
             ("--storage s3/team --refresh --explain", Options(storage="s3/team", refresh=True, explain=True)),
+            ("--artifact", Options(artifact=True)),
         ],
     )
     def test_is_read_into_options(self, line: str, options: Options) -> None:
@@ -115,6 +116,17 @@ class TestCell:
         assert last(notebook) == "hit"
         assert (first.stdout, first.result) == (again.stdout, again.result) == ("working\n", "[1, 2]")
         assert notebook.value("x") == [1, 2]
+
+    def test_what_only_a_server_can_show_is_said_once_to_need_one(self, notebook: Kernel) -> None:
+        notebook.run("%config PrefectCache.log_prints = True")
+        cell = "%%prefect_cache --artifact\nimport pandas as pd\nprint('working')\nt = pd.DataFrame({'a': [1]})"
+        first, again = notebook.run(cell), notebook.run(cell)
+        assert (last(notebook), first.stdout) == ("hit", "working\n")
+        assert first.text.count("none is configured") == 2
+        assert {"what is printed can be logged", "artifacts are kept"} == {
+            said for said in ("what is printed can be logged", "artifacts are kept") if said in first.text
+        }
+        assert "configured" not in again.text
 
     def test_is_restored_by_another_kernel(self, notebook: Kernel) -> None:
         notebook.run(self.CELL)

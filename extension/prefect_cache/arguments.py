@@ -71,6 +71,7 @@ def cell_parser() -> Parser:
     say("--retry-delay", type=delay, metavar="S", help="wait so long between the tries")
     say("--timeout", type=span, metavar="S", help="stop the task after this time")
     say("--tags", action="extend", type=words, metavar="t1,t2", help="tags of the Prefect task run")
+    say("--artifact", action="store_true", help="show a preview of each frame with the run on the Prefect server")
     say("--pin", action="store_true", help="never prune the entry")
     say("--explain", action="store_true", help="say whether it would be restored, and why; run nothing")
     say("--storage", metavar="BLOCK", help="keep a copy in a Prefect storage block, such as s3/team-cache")

@@ -123,7 +123,7 @@ class Recorder:
         stream = getattr(sys, name)
         _drain(stream)
         try:
-            undo.enter_context(_tee(stream, lambda text: self._tape.write(name, text)))
+            undo.enter_context(tee(stream, lambda text: self._tape.write(name, text)))
         except (AttributeError, TypeError):
             # A stream of a built-in type without a dictionary: nothing of ours can be put on it.
             self.taints += (f"sys.{name} is a {type(stream).__name__}, which cannot be watched",)
@@ -379,7 +379,7 @@ def shadowed(owner: object, name: str, value: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tee(stream: TextIO, note: Callable[[str], None]) -> Iterator[None]:
+def tee(stream: TextIO, note: Callable[[str], None]) -> Iterator[None]:
     """Tell `note` all that is written to `stream`, also through its buffer."""
     inside = threading.local()
 

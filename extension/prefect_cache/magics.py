@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from uuid import UUID
 
 from IPython.core.displayhook import DisplayHook
 from IPython.core.error import UsageError
@@ -27,11 +28,11 @@ from IPython.display import display
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
 from . import arguments, explain, flows, report
-from .capture import Recorder, after_cell, replay, shadowed
+from .capture import Recorder, after_cell, replay, shadowed, tee
 from .cells.randomness import WATCH
 from .completion import Completions
 from .errors import CacheError, UsageProblem
-from .model import Bypass, Failed, Options, Retention
+from .model import Bypass, Failed, Hit, Miss, Options, Retention
 from .progress import Bar, Progress, Waiting
 from .runner import MAGIC, Awaiting, Runner, bridge, in_bridge, users_traceback
 from .store import Store, default_root
@@ -112,6 +113,12 @@ class PrefectCache(Magics):
     retry_delay = Unicode("0", help="How long to wait between the tries.").tag(config=True)
     timeout = Unicode("", help="When a running cell is stopped, such as 30m; empty: never.").tag(config=True)
     tags = List(Unicode(), help="Tags of every cell's Prefect task run.").tag(config=True)
+    log_prints = Bool(default_value=False, help="What cells print is also their log on the Prefect server.").tag(
+        config=True
+    )
+    artifact = Bool(default_value=False, help="Previews of frames go to the Prefect server as artifacts.").tag(
+        config=True
+    )
     ignore = List(Unicode(), help="Names that no key depends on.").tag(config=True)
     pin = Bool(default_value=False, help="Never prune new entries.").tag(config=True)
     min_seconds = Float(2.0, min=0.0, help="With auto: what runs no longer than this is not stored.").tag(config=True)
@@ -127,6 +134,7 @@ class PrefectCache(Magics):
         self._session: Session | None = None
         self._store: Store | None = None
         self._was: tuple[str, Options] | None = None
+        self._hit_run: UUID | None = None
         self.observe(self._forget, list(_STORE_SETTINGS))
 
     @validate("max_bytes", "max_entry_bytes")
@@ -172,6 +180,8 @@ class PrefectCache(Magics):
             tags=tuple(self.tags),
             pin=self.pin,
             storage=self.storage,
+            artifact=self.artifact,
+            log_prints=self.log_prints,
             quiet=self.quiet,
         )
 
@@ -200,6 +210,8 @@ class PrefectCache(Magics):
             self._waits.says("looking whether anything has changed")
             outcome, value = self.session.run(cell, options)
         self._note(cell, options, outcome)
+        if options.artifact and isinstance(outcome, Hit | Miss):
+            self._report_artifacts(outcome)
         if isinstance(outcome, Failed):
             self._hide_ourselves(outcome.error)
             raise outcome.error
@@ -311,6 +323,8 @@ class PrefectCache(Magics):
 
         # Prefect's timeout is a signal, which must not break into the kernel's loop: there the runner keeps the time.
         waits = in_bridge()
+        if options.log_prints:
+            body = partial(_logged, body)
         self.runner.timeout = options.timeout if waits else None
         self._waits.says("")
         try:
@@ -328,7 +342,15 @@ class PrefectCache(Magics):
     def _restored(self, entry: Entry, key: Key) -> None:
         from .tasks import report_hit
 
-        report_hit(entry, key, notebook=self.notebook)
+        self._hit_run = report_hit(entry, key, notebook=self.notebook)
+
+    def _report_artifacts(self, outcome: Hit | Miss) -> None:
+        from .tasks import report_artifacts
+
+        ran = outcome.entry.manifest.run.prefect.get("task_run_id")
+        run = self._hit_run if isinstance(outcome, Hit) else UUID(str(ran))
+        if run is not None and (notes := report_artifacts(outcome.entry, run, self.notebook)):
+            self.show(explain.Lines(tuple(notes)))
 
     @cached_property
     def _storages(self) -> Storages:
@@ -617,6 +639,19 @@ def _is_silenced(cell: str) -> bool:
 
 async def _nothing() -> None:
     """Do nothing, for IPython to await."""
+
+
+def _logged(body: Callable[[], object]) -> object:
+    """Run a cell's body; what it prints is also the log of its task run, where a server takes it."""
+    __tracebackhide__ = True
+    from .tasks import printing
+
+    with printing() as told, contextlib.ExitStack() as watched:
+        if told is not None:
+            # A stream of a built-in type cannot be watched; the recorder says so.
+            with contextlib.suppress(AttributeError, TypeError):
+                watched.enter_context(tee(sys.stdout, told))
+        return body()
 
 
 def _preload() -> None:

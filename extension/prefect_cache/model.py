@@ -460,6 +460,8 @@ class Options:
     pin: bool = False
     explain: bool = False
     storage: str = ""
+    artifact: bool = False
+    log_prints: bool = False
     quiet: bool = False
     min_seconds: float = 0.0
     """A run that takes no longer is not stored: what ``%prefect_cache auto`` asks for."""

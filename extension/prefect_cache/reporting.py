@@ -20,6 +20,7 @@ import queue
 import re
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,14 +28,14 @@ from typing import TYPE_CHECKING, Literal, cast
 from uuid import UUID, uuid4
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import State
     from prefect.context import SettingsContext
     from prefect.types import DateTime
 
-    from .model import Entry, Key
+    from .model import Entry, Json, Key
 
     Job = Callable[[SyncPrefectClient, UUID], object]
 
@@ -49,6 +50,12 @@ PAUSES = (0.2, 1.0, 5.0, 15.0)
 
 FAREWELL = 4.0
 """Seconds that the end of the process may wait for the last reports; Jupyter waits five before it kills a kernel."""
+
+LINES = 500
+"""Log lines that one request takes."""
+
+HELD = 1.0
+"""Seconds for which printed lines are gathered before they are sent as one report."""
 
 DETOUR = 2.0
 """Seconds before Prefect is imported for reports of hits alone: the import would slow the notebook's first cells."""
@@ -74,6 +81,15 @@ class Step:
     type: str
     name: str
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A table that the server shows with a task run; artifacts of one `key` are the versions of one thing to it."""
+
+    key: str
+    description: str
+    rows: Sequence[Mapping[str, Json]]
 
 
 class Reporter:
@@ -117,7 +133,12 @@ class Reporter:
 
     def log(self, run: UUID, text: str) -> None:
         """Give the server what the cell printed, as log lines of its task run."""
-        self._tell(lambda client, flow_run: _log(client, flow_run, run, text))
+        now = datetime.now(UTC)
+        self._tell(lambda client, flow_run: _log(client, flow_run, run, text, now))
+
+    def artifacts(self, run: UUID, make: Callable[[], Iterable[Artifact]]) -> None:
+        """Give the server artifacts of a task run; `make` is called in the background."""
+        self._tell(lambda client, flow_run: _artifacts(client, flow_run, run, make()))
 
     def _tell(self, job: Job) -> None:
         if self.health == "none" or self.pid != os.getpid():
@@ -257,25 +278,72 @@ def _url(user: SettingsContext) -> str:
     return str(user.settings.api.url or "")
 
 
-def _log(client: SyncPrefectClient, flow_run: UUID, run: UUID, text: str) -> None:
+def _log(client: SyncPrefectClient, flow_run: UUID, run: UUID, text: str, when: datetime) -> None:
     import logging
 
     from prefect.client.schemas.actions import LogCreate
 
-    client.create_logs(
-        [
-            LogCreate(
-                name="prefect.task_runs",
-                level=logging.INFO,
-                message=line,
-                timestamp=cast("DateTime", datetime.now(UTC)),
+    logs = [
+        LogCreate(
+            name="prefect.task_runs",
+            level=logging.INFO,
+            message=line,
+            timestamp=cast("DateTime", when),
+            flow_run_id=flow_run,
+            task_run_id=run,
+        )
+        for line in text.splitlines()
+        if line
+    ]
+    for first in range(0, len(logs), LINES):
+        client.create_logs(logs[first : first + LINES])
+
+
+def _artifacts(client: SyncPrefectClient, flow_run: UUID, run: UUID, artifacts: Iterable[Artifact]) -> None:
+    import json
+
+    from prefect.client.schemas.actions import ArtifactCreate
+
+    for artifact in artifacts:
+        client.create_artifact(
+            ArtifactCreate(
+                key=artifact.key,
+                type="table",
+                description=artifact.description,
+                data=json.dumps(list(artifact.rows)),
                 flow_run_id=flow_run,
                 task_run_id=run,
             )
-            for line in text.splitlines()
-            if line
-        ]
-    )
+        )
+
+
+class Printed:
+    """Gathers what a cell prints into few reports of whole lines; any thread may write."""
+
+    def __init__(self, reporter: Reporter, run: UUID) -> None:
+        self._reporter = reporter
+        self._run = run
+        self._text: list[str] = []
+        self._since = time.monotonic()
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> None:
+        """Take what was printed; send what is whole lines if the last report is long enough ago."""
+        with self._lock:
+            self._text.append(text)
+            if "\n" in text and time.monotonic() - self._since > HELD:
+                lines, _, rest = "".join(self._text).rpartition("\n")
+                self._send(lines, rest)
+
+    def close(self) -> None:
+        """Send the rest."""
+        with self._lock:
+            self._send("".join(self._text), "")
+
+    def _send(self, lines: str, rest: str) -> None:
+        self._text, self._since = [rest] if rest else [], time.monotonic()
+        if lines.strip():
+            self._reporter.log(self._run, lines)
 
 
 # The notebook's reporter, where a server is configured. ------------------------------------------------------
@@ -308,13 +376,21 @@ class Notebook:
         """Note that these names now hold what this task run made."""
         self.producers.update(dict.fromkeys(names, run))
 
-    def hit(self, entry: Entry, key: Key, notebook: str) -> None:
+    def hit(self, entry: Entry, key: Key, notebook: str) -> UUID:
         """Report a hit: a task run in the state that Prefect has for it, Completed by the name of Cached."""
         run = Told(uuid4(), entry.manifest.name or "cell", upstream=self.upstream(key))
         self.wrote({output.name for output in entry.manifest.outputs}, run.id)
         if may_be_configured():
             message = f"restored entry {entry.digest[:12]} instead of running {entry.manifest.run.seconds:.1f} s"
             self.reporter(_here(), notebook).begin(run, Step("COMPLETED", "Cached", message))
+        return run.id
+
+    def artifacts(self, run: UUID, make: Callable[[], Iterable[Artifact]], notebook: str) -> bool:
+        """Give the server artifacts of a task run; return whether a server may be configured."""
+        if not may_be_configured() or (reporter := self.reporter(_here(), notebook)).health == "none":
+            return False
+        reporter.artifacts(run, make)
+        return True
 
 
 def _here() -> SettingsContext | None:

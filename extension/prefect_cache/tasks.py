@@ -27,18 +27,21 @@ import contextvars
 import dataclasses
 import inspect
 import logging
+import re
 import threading
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from .errors import CellTimeout
-from .reporting import PATIENCE, Notebook, Reporter, Step, Told
+from .reporting import PATIENCE, Artifact, Notebook, Printed, Reporter, Step, Told
+from .units import size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from prefect import Task
@@ -48,12 +51,19 @@ if TYPE_CHECKING:
     from prefect.context import SettingsContext
     from prefect.settings import Profile, Settings
 
-    from .model import Entry, Json, Key, Options
+    from .model import Entry, Json, Key, Options, Output
 
 NOWHERE = "http://127.0.0.1:9/api"
 """An address that the engine's client is given and never calls (port 9 is *discard*)."""
 
 NO_LIMITS = "tags were recorded; their concurrency limits need a Prefect server, and none is configured"
+
+NO_PRINTS = "what is printed can be logged on a Prefect server, and none is configured"
+
+NO_ARTIFACTS = "artifacts are kept on a Prefect server, and none is configured"
+
+SHOWN_ROWS, SHOWN_COLUMNS = 20, 12
+"""How much of a frame its artifact shows."""
 
 QUIET = (
     "prefect.engine",
@@ -174,6 +184,8 @@ def _run(attempt: _Attempt, options: Options, key: Key, name: str, context: Mapp
     def cell() -> str:
         return _once(attempt, lambda: _as_the_user(sides, user.profile), options.tags)
 
+    if options.log_prints and witness is None:
+        attempt.notes += _say_once(NO_PRINTS)
     task = _task(cell, options, name, user.settings, witness)
     try:
         with _quiet(attempt), _slots(options.tags, attempt, witness), _offline(sides, user.profile):
@@ -288,15 +300,65 @@ _said: set[str] = set()
 # A configured server. ----------------------------------------------------------------------------------------
 
 
-def report_hit(entry: Entry, key: Key, notebook: str = "") -> None:
-    """Tell a configured server, in the background, that a cell was restored; without one, do next to nothing."""
-    NOTEBOOK.hit(entry, key, notebook)
+def report_hit(entry: Entry, key: Key, notebook: str = "") -> UUID:
+    """Tell a configured server, in the background, that a cell was restored; without one, do next to nothing.
+
+    Returns the id of the task run by which the server knows the hit.
+    """
+    return NOTEBOOK.hit(entry, key, notebook)
 
 
-def report_output(facts: Mapping[str, Json], text: str) -> None:
-    """Give a configured server what the cell printed, as the log of its task run."""
-    if reporter := NOTEBOOK.told:
-        reporter.log(UUID(str(facts["task_run_id"])), text)
+@contextlib.contextmanager
+def printing() -> Generator[Callable[[str], None] | None]:
+    """Give, inside a cell's body, what takes the printed text as the log of its task run; None without a server."""
+    from prefect.context import TaskRunContext
+
+    if (reporter := NOTEBOOK.told) is None:
+        yield None
+        return
+    printed = Printed(reporter, cast("TaskRunContext", TaskRunContext.get()).task_run.id)
+    try:
+        yield printed.write
+    finally:
+        printed.close()
+
+
+def report_artifacts(entry: Entry, run: UUID, notebook: str = "") -> list[str]:
+    """Give a configured server a preview of each frame of an entry, in the background, as artifacts of a task run.
+
+    Returns what the user should hear: once, where no server is configured.
+    """
+    if NOTEBOOK.artifacts(run, lambda: _artifacts(entry, Path(notebook).stem), notebook):
+        return []
+    return _say_once(NO_ARTIFACTS)
+
+
+def _artifacts(entry: Entry, notebook: str) -> Iterator[Artifact]:
+    frames = (o for o in entry.manifest.outputs if "rows" in o.meta and o.codec != "array")
+    for output in frames:
+        yield _artifact(entry, output, notebook)
+
+
+def _artifact(entry: Entry, output: Output, notebook: str) -> Artifact:
+    from .preview import Preview
+
+    preview = Preview.of(entry, output)
+    try:
+        page = preview.page(0, SHOWN_ROWS, columns=(0, SHOWN_COLUMNS))
+    finally:
+        preview.close()
+    labels: list[str] = []
+    for column in page.columns:  # a record has each name once, a frame may have it twice
+        again = labels.count(column.name)
+        labels.append(f"{column.name} ({again + 1})" if again else column.name)
+    parts = [f"{page.total:,} rows", f"{page.total_columns:,} columns", size_text(output.size)]
+    if page.total > len(page.rows) or page.total_columns > len(labels):
+        parts.append(f"here the first {len(page.rows):,} and {len(labels):,}")
+    return Artifact(
+        key=re.sub(r"[^a-z0-9]+", "-", f"{notebook}-{output.name}".lower()).strip("-") or "frame",
+        description=f"**{output.name}**: {output.kind}, {', '.join(parts)}, in entry `{entry.digest[:12]}`",
+        rows=[dict(zip(labels, row, strict=True)) for row in page.rows],
+    )
 
 
 NOTEBOOK = Notebook()

@@ -132,14 +132,20 @@ class TestANotebook:
             "plot": {"orders": runs["load"].id, "tidy": runs["clean"].id},
         }
 
-    def test_what_a_cell_printed_can_be_its_log(self, api, told):
+    def test_what_a_cell_prints_can_be_its_log_in_whole_lines(self, api, told, monkeypatch):
         from prefect.client.schemas.filters import LogFilter, LogFilterTaskRunId
 
-        _, facts = run(lambda: 1, "load")
-        tasks.report_output(facts, "336776 rows\n\n2 columns\n")
+        monkeypatch.setattr(reporting, "HELD", 0)
+
+        def body():
+            with tasks.printing() as log:
+                for piece in ("336776", " rows\n", "\n2 colu", "mns\nno newline"):
+                    log(piece)
+
+        _, facts = run(body, "load")
         told()
         logs = api.read_logs(LogFilter(task_run_id=LogFilterTaskRunId(any_=[facts["task_run_id"]])))
-        assert [log.message for log in logs] == ["336776 rows", "2 columns"]
+        assert sorted(log.message for log in logs) == ["2 columns", "336776 rows", "no newline"]
 
     def test_a_flow_that_the_cell_calls_runs_as_it_would_without_us(self, api, told):
         from prefect import flow
