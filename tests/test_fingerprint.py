@@ -177,7 +177,7 @@ MEET = {
     ),
     "negative strides": lambda: (FLOATS[::-1].copy(), FLOATS[::-1]),
     "a strided window": lambda: (FLOATS[:, ::2].copy(), FLOATS[:, ::2]),
-    "a broadcast array": lambda: (np.ones((3, 4)), np.broadcast_to(np.float64(1), (3, 4))),
+    "a broadcast array": lambda: (locked(np.ones((3, 4))), np.broadcast_to(np.float64(1), (3, 4))),
     "padding between fields": lambda: tuple(padded(b) for b in (0, 255)),
     "padding of long doubles": lambda: tuple(long_double(b) for b in (0, 255)),
     "a structured array by fields": lambda: (np.zeros(3, "i4,f8"), np.zeros((3, 2), "i4,f8")[:, 0]),
@@ -273,6 +273,11 @@ MEET = {
 }
 
 
+def locked(array):
+    array.flags.writeable = False
+    return array
+
+
 def padded(byte):
     raw = bytearray([byte]) * 32
     made = np.frombuffer(raw, np.dtype([("a", "i1"), ("b", "f8")], align=True))
@@ -343,6 +348,7 @@ def made(frame_, change):
 
 
 PART = {
+    "what may be written to": lambda: [np.arange(3), locked(np.arange(3))],
     "numbers": lambda: [
         1,
         1.0,

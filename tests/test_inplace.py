@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import array
 import collections
+import functools
 import random
+import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +63,36 @@ def set_x(value: Any) -> None:
     object.__setattr__(value, "x", 2)
 
 
+def make_function() -> Any:
+    def function(a: int, b: int = 1, *, c: int = 2) -> tuple[int, ...]:
+        return (a, b, c)
+
+    return function
+
+
+def change_function(value: Any) -> None:
+    value.__defaults__ = (10,)
+    value.__kwdefaults__ = {"c": 20}
+    value.note = "changed"
+
+
+def change_code(value: Any) -> None:
+    value.__code__ = (lambda *_: "other").__code__
+
+
+def change_partial(value: Any) -> None:
+    value.__setstate__((int, ("8",), {}, {"note": "changed"}))
+
+
+def lock(value: Any) -> None:
+    value.flags.writeable = False
+
+
 CASES = {
+    "function": (make_function, change_function),
+    "function with other code": (make_function, change_code),
+    "partial": (lambda: functools.partial(int, "7"), change_partial),
+    "read-only array": (lambda: np.arange(3.0), lock),
     "list": (lambda: [1, 2, 3], change_list),
     "dict": (lambda: {"a": 1, "b": 2}, change_dict),
     "ordered dict": (lambda: collections.OrderedDict(a=1, b=2), lambda v: v.move_to_end("a")),
@@ -83,6 +114,12 @@ def content(value: Any) -> Any:
     """Return something to compare a value by."""
     if isinstance(value, random.Random):
         return value.getstate()
+    if isinstance(value, types.FunctionType):
+        return value(0), vars(value)
+    if isinstance(value, functools.partial):
+        return value(), vars(value)
+    if isinstance(value, np.ndarray):
+        return value.tolist(), value.flags.writeable
     if isinstance(value, Registry):
         return dict(value), vars(value)
     if isinstance(value, Plain | Slotted | Frozen):
@@ -105,6 +142,34 @@ def test_an_array_is_changed_in_its_own_memory() -> None:
     changed[0] = 100
     put_state(here, state_of(changed))
     assert window[0] == 100
+
+
+def test_a_locked_array_is_written_into_and_stays_locked() -> None:
+    changed, here = np.arange(3), np.arange(3)
+    changed[0] = 100
+    lock(changed)
+    lock(here)
+    put_state(here, state_of(changed))
+    assert (here[0], here.flags.writeable) == (100, False)
+
+
+def test_a_writeable_window_of_a_locked_array_is_written_into() -> None:
+    changed, here = np.arange(3), np.arange(3)
+    window = here[:2]
+    lock(here)
+    changed[0] = 100
+    put_state(window, state_of(changed[:2]))
+    assert here[0] == 100
+
+
+def test_attrs_keep_the_objects_that_they_hold() -> None:
+    shared = [1, 2]
+    changed, here = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [1]})
+    attrs = here.attrs
+    changed.attrs["list"] = shared
+    put_state(here, state_of(changed))
+    assert here.attrs["list"] is shared
+    assert here.attrs is attrs
 
 
 def test_a_generator_stands_where_the_other_left_it() -> None:
@@ -174,3 +239,10 @@ def test_a_copied_state_does_not_see_later_changes() -> None:
 def test_what_cannot_be_put_back_is_refused() -> None:
     with pytest.raises(Unstorable, match="memoryview"):
         state_of(memoryview(bytearray(3)))
+
+
+def test_the_content_of_a_class_made_in_c_is_not_guessed() -> None:
+    wrapper = functools.lru_cache(lambda: 1)
+    wrapper.note = "changed"  # type: ignore[attr-defined]
+    with pytest.raises(Unstorable, match="_lru_cache_wrapper"):
+        state_of(wrapper)

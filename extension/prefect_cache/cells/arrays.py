@@ -146,10 +146,17 @@ def _array(value: np.ndarray[Any, Any], walk: Walk) -> Shape:
     walk.met.array(value)
     pieces = Pieces(dtype_text(value.dtype), repr(value.shape))
     put_elements(pieces, value)
+    _put_lock(pieces, value)
     text = str(value.dtype)
     return pieces.shape(
         "ndarray", mutable=True, detail=lambda _: {"type": "ndarray", "shape": str(value.shape), "dtype": text}
     )
+
+
+def _put_lock(pieces: Pieces, array: np.ndarray[Any, Any]) -> None:
+    """Append that an array is read-only: code that writes to it raises an exception."""
+    if not array.flags.writeable:
+        pieces.own("read-only")
 
 
 def put_elements(pieces: Pieces, array: np.ndarray[Any, Any]) -> None:
@@ -167,6 +174,7 @@ def _subclass(value: np.ndarray[Any, Any], walk: Walk) -> Shape:
     base = value.view(numpy().ndarray)
     pieces = Pieces(named.kind_name(type(value)), dtype_text(value.dtype), repr(value.shape))
     put_elements(pieces, base)
+    _put_lock(pieces, value)
     held = dict(getattr(value, "__dict__", {}))
     if isinstance(value, numpy().memmap):
         held = {"mode": value.mode}  # its file and offset are where it is, not what it is

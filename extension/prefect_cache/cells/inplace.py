@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
+import functools
 import io
 import random
 import sys
@@ -36,10 +38,9 @@ _CONTAINERS: Final[dict[str, type]] = {
     "deque": collections.deque,
     "array": array.array,
     "exception": BaseException,
+    "partial": functools.partial,
 }
-_TRANSPARENT: Final = frozenset(
-    {object, types.FunctionType, types.SimpleNamespace, collections.OrderedDict, *_CONTAINERS.values()}
-)
+_TRANSPARENT: Final = frozenset({object, types.SimpleNamespace, collections.OrderedDict, *_CONTAINERS.values()})
 """Types of C whose content is known here; a class of Python's own keeps its content in attributes and slots."""
 
 _HEAP_TYPE = 1 << 9
@@ -88,7 +89,10 @@ def put_state(value: Any, state: State) -> None:
 def copied(state: State) -> State:
     """Return a state that shares no memory with the object it was taken from."""
     if state.kind in {"pandas", "ndarray"}:
-        return replace(state, content=state.content.copy())
+        content = state.content.copy()
+        if state.kind == "pandas":
+            object.__setattr__(content, "_attrs", dict(state.content._attrs))
+        return replace(state, content=content)
     return state
 
 
@@ -131,6 +135,7 @@ def _library_kind(value: Any) -> str:
 
 
 _KINDS: Final[dict[str, Any]] = {
+    "function": types.FunctionType,
     "random": random.Random,
     "text": (io.StringIO, io.BytesIO),
     "class": type,
@@ -142,10 +147,16 @@ _KINDS: Final[dict[str, Any]] = {
 def _plain_kind(value: Any) -> str:
     cls = type(value)
     for base in cls.__mro__:
-        known = base in _TRANSPARENT or issubclass(base, BaseException) or base.__flags__ & _HEAP_TYPE
-        if not known:
+        if not (base in _TRANSPARENT or issubclass(base, BaseException) or _is_of_python(base)):
             raise Unstorable(f"a {cls.__name__} that a cell changes in place cannot be changed again in place")
     return next((kind for kind, container in _CONTAINERS.items() if isinstance(value, container)), "instance")
+
+
+def _is_of_python(cls: type) -> bool:
+    """Tell whether a ``class`` statement made this class; one that is made in C may have content out of sight."""
+    of_c = (types.WrapperDescriptorType, types.MethodDescriptorType)
+    own = (member for member in vars(cls).values() if isinstance(member, of_c))
+    return bool(cls.__flags__ & _HEAP_TYPE) and all(member.__objclass__ is not cls for member in own)
 
 
 def _blocks(value: Any) -> tuple[Any, ...]:
@@ -159,6 +170,13 @@ def _address(values: Any) -> int:
     return 0 if interface is None else int(interface["data"][0])
 
 
+def _shallow(value: Any) -> Any:
+    content = value.copy(deep=False)
+    # pandas copies attrs deeply, by which what else the notebook holds of them would become two.
+    object.__setattr__(content, "_attrs", dict(value._attrs))
+    return content
+
+
 def _put_pandas(value: Any, state: State) -> None:
     new, old = state.content, {tuple(b.mgr_locs.as_array): b for b in _blocks(value)}
     for block, kept in zip(_blocks(new), state.kept, strict=True):
@@ -167,7 +185,9 @@ def _put_pandas(value: Any, state: State) -> None:
             target.values[...] = block.values
             block.values = target.values
     object.__setattr__(value, "_mgr", new._mgr)
-    object.__setattr__(value, "_attrs", new._attrs)
+    if value._attrs is not new._attrs:
+        value._attrs.clear()
+        value._attrs.update(new._attrs)
     object.__setattr__(
         value, "_flags", value.flags.__class__(value, allows_duplicate_labels=new.flags.allows_duplicate_labels)
     )
@@ -196,6 +216,9 @@ def copies_on_write() -> bool:
 
 
 def _put_array(value: Any, content: Any) -> None:
+    # A window onto read-only memory cannot be unlocked: it shows another object's memory, which is put back by itself.
+    with contextlib.suppress(ValueError):
+        value.flags.writeable = True
     if value.dtype != content.dtype:
         value.dtype = content.dtype
     if value.shape != content.shape:
@@ -205,11 +228,8 @@ def _put_array(value: Any, content: Any) -> None:
             value.resize(content.shape, refcheck=False)
     if value.flags.writeable:
         value[...] = content
-    elif value.base is None:
-        value.flags.writeable = True
-        value[...] = content
+    if not content.flags.writeable:
         value.flags.writeable = False
-    # Else it is a read-only window: what it shows is another object's memory, which is put back by itself.
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +251,22 @@ def _put_text(value: Any, content: tuple[Any, int]) -> None:
 
 def _put_cell(value: types.CellType, content: tuple[Any]) -> None:
     (value.cell_contents,) = content
+
+
+_OF_FUNCTIONS: Final = (
+    *("__code__", "__defaults__", "__kwdefaults__", "__annotations__", "__type_params__"),
+    *("__name__", "__qualname__", "__doc__", "__module__"),
+)
+"""What a function holds that can be set, beside its attributes; its globals and its cells cannot."""
+
+
+def _function_content(value: types.FunctionType) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in _OF_FUNCTIONS if hasattr(value, name)}
+
+
+def _put_function(value: types.FunctionType, content: dict[str, Any]) -> None:
+    for name, held in content.items():
+        setattr(value, name, held)
 
 
 def _put_class(value: type, content: dict[str, Any]) -> None:
@@ -316,7 +352,7 @@ def _put_names(owner: Any, content: dict[str, Any], leave: set[str]) -> None:
 
 
 _CONTENTS: Final[dict[str, _Content]] = {
-    "pandas": _Content(lambda v: v.copy(deep=False), lambda _value, _content: None),
+    "pandas": _Content(_shallow, lambda _value, _content: None),
     "index": _Content(lambda v: list(v.names), _set("names")),
     "ndarray": _Content(lambda v: v.view(), _put_array),
     "bits": _Content(lambda v: v.state, _set("state")),
@@ -326,6 +362,7 @@ _CONTENTS: Final[dict[str, _Content]] = {
     "legacy generator": _Content(lambda v: v.get_state(legacy=False), lambda v, content: v.set_state(content)),
     "random": _Content(lambda v: v.getstate(), lambda v, content: v.setstate(content), has_attributes=True),
     "text": _Content(lambda v: (v.getvalue(), v.tell()), _put_text),
+    "function": _Content(_function_content, _put_function, has_attributes=True),
     "class": _Content(lambda v: {k: x for k, x in vars(v).items() if _is_content(k, x)}, _put_class),
     "closure": _Content(lambda v: (v.cell_contents,), _put_cell),
     "module": _Content(
@@ -339,6 +376,8 @@ _CONTENTS: Final[dict[str, _Content]] = {
     "bytearray": _Content(bytes, _put_slice, has_attributes=True),
     "deque": _Content(list, _put_deque, has_attributes=True),
     "array": _Content(lambda v: v[:], _put_slice, has_attributes=True),
+    # Its attributes are part of what it gives and takes for pickling.
+    "partial": _Content(lambda v: v.__reduce__()[2], lambda v, content: v.__setstate__(content)),
     "exception": _Content(lambda v: v.args, _put_arguments, has_attributes=True),
     "instance": _Content(lambda _: None, lambda _value, _content: None, has_attributes=True),
 }

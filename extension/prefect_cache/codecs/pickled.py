@@ -93,6 +93,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduced_function(value)
         if type(value) is types.CellType:
             return _reduced_cell(value)
+        if type(value).__module__ == "numpy" and _is_locked_array(value):
+            return _reduced_locked_array(value)
         if (home := _singleton(value)) is not None:
             return attribute_of, home
         if isinstance(value, _FILES) and value.closed:
@@ -164,6 +166,23 @@ def closed_file(name: object, mode: str, encoding: str | None, errors: str | Non
         opened.mode = mode
     opened.close()
     return opened
+
+
+def _is_locked_array(value: Any) -> bool:
+    numpy = sys.modules["numpy"]
+    return type(value) is numpy.ndarray and not value.flags.writeable
+
+
+def _reduced_locked_array(array: Any) -> tuple[Any, ...]:
+    # NumPy's own pickles forget that an array is read-only.
+    maker, arguments, state = array.__reduce__()
+    return maker, arguments, state, None, None, fill_locked_array
+
+
+def fill_locked_array(array: Any, state: tuple[Any, ...]) -> None:
+    """Give a restored read-only array its elements; called from pickles."""
+    array.__setstate__(state)
+    array.flags.writeable = False
 
 
 def _reduced_cell(cell: types.CellType) -> tuple[Any, ...]:
