@@ -198,3 +198,32 @@ class TestCached:
             return 1
 
         assert (load.name, load.retries, load.result_serializer, load.persist_result) == ("orders", 3, "arrow", False)
+
+
+def test_a_cached_task_is_rolled_back_with_its_transaction(tmp_path):
+    from prefect.transactions import transaction
+
+    told = []
+
+    @cached
+    def load(rows):
+        told.append("ran")
+        return pd.DataFrame({"n": range(rows)})
+
+    @load.on_rollback
+    def undo(_):
+        told.append("rolled back")
+
+    def fail():
+        with transaction():
+            load(3)
+            raise ConnectionError
+
+    with offline(tmp_path):
+        with pytest.raises(ConnectionError):
+            fail()
+        assert told == ["ran", "rolled back"]
+        with transaction():
+            assert len(load(3)) == 3
+        assert len(load(3)) == 3
+    assert told == ["ran", "rolled back", "ran"]

@@ -290,6 +290,69 @@ class TestTopLevelAwait:
             run(body)
 
 
+class TestTransactions:
+    """A transaction opened in a cell belongs to the cell's task, as in any Prefect task."""
+
+    def body(self, told: list[str], *ends: Callable[[], object]) -> Callable[[], object]:
+        """Return a cell that opens a transaction; `ends` are called in it, after it, and in the next attempts."""
+        from prefect.transactions import transaction
+
+        left = iter(ends)
+
+        def body():
+            with transaction() as opened:
+                opened.stage("row", [lambda _: told.append("rolled back")], [lambda _: told.append("committed")])
+                next(left)()
+            told.append("left")
+            next(left)()
+
+        return body
+
+    def test_it_is_committed_when_the_cell_has_ended_well(self):
+        told = []
+        run(self.body(told, lambda: None, lambda: None))
+        assert told == ["left", "committed"]
+
+    def test_an_error_in_it_rolls_it_back(self):
+        told = []
+        with pytest.raises(ZeroDivisionError):
+            run(self.body(told, lambda: 1 / 0))
+        assert told == ["rolled back"]
+
+    def test_an_error_later_in_the_cell_rolls_it_back_as_well(self):
+        told = []
+        with pytest.raises(ZeroDivisionError):
+            run(self.body(told, lambda: None, lambda: 1 / 0))
+        assert told == ["left", "rolled back"]
+
+    def test_each_attempt_has_its_own(self):
+        told = []
+        run(self.body(told, lambda: 1 / 0, lambda: None, lambda: None), retries=1)
+        assert told == ["rolled back", "left", "committed"]
+
+    def test_hooks_find_the_users_own_settings(self):
+        from prefect.settings import get_current_settings
+        from prefect.transactions import transaction
+
+        seen = []
+
+        def look(_: object = None) -> None:
+            seen.append(get_current_settings().api.key)
+
+        async def look_later(_: object) -> None:
+            look()
+
+        def body():
+            look()
+            with transaction() as outer:
+                outer.stage(1, on_commit_hooks=[look, look_later])
+                with transaction() as inner:
+                    inner.stage(2, on_commit_hooks=[look])
+
+        run(body)
+        assert seen == [None] * 4
+
+
 WATCHED = """
     import os, socket, subprocess, sys, threading, time
 

@@ -11,6 +11,8 @@ What was chosen, and why:
   watches for sockets, processes and threads and fails loudly when a new Prefect behaves otherwise.
 * **The body sees the user's settings.** Inside the body the user's own Prefect settings are in force again, so that a
   flow, a task or a client that the cell itself calls behaves as it would in a cell without us.
+* **A transaction that a cell opens belongs to the cell's task**, as in any Prefect task: it is committed when the cell
+  has ended well, and rolled back when the cell raises, in it or later.
 * **The value passes by Prefect.** The task returns the key's digest, a small string; the body's value goes to the
   caller out of band. Prefect therefore neither keeps a frame alive nor pickles one. Once the session has
   published the entry it calls :func:`published`, which writes Prefect's own record for the key: a JSON
@@ -30,7 +32,7 @@ import logging
 import re
 import threading
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -41,7 +43,7 @@ from .reporting import PATIENCE, Artifact, Notebook, Printed, Reporter, Step, To
 from .units import size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from prefect import Task
@@ -50,8 +52,11 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
     from prefect.context import SettingsContext
     from prefect.settings import Profile, Settings
+    from prefect.transactions import BaseTransaction
 
     from .model import Entry, Json, Key, Options, Output
+
+    Hook = Callable[[BaseTransaction], object]
 
 NOWHERE = "http://127.0.0.1:9/api"
 """An address that the engine's client is given and never calls (port 9 is *discard*)."""
@@ -228,6 +233,7 @@ def _task(
 def _once(attempt: _Attempt, outside: Callable[[], AbstractContextManager[None]], tags: tuple[str, ...]) -> str:
     """Call the body once, as Prefect's task function; the value stays in `attempt`."""
     from prefect.context import TaskRunContext
+    from prefect.transactions import get_transaction
 
     context = cast("TaskRunContext", TaskRunContext.get())
     attempt.task_run = context.task_run
@@ -243,7 +249,38 @@ def _once(attempt: _Attempt, outside: Callable[[], AbstractContextManager[None]]
         attempt.error = error
         attempt.traceback = error.__traceback__ and error.__traceback__.tb_next
         raise
+    finally:
+        _hand_over(cast("BaseTransaction", get_transaction()).children, outside)
     return attempt.digest
+
+
+def _hand_over(opened: Iterable[BaseTransaction], outside: Callable[[], AbstractContextManager[None]]) -> None:
+    """Let the hooks of the transactions that the body opened find the user's settings, as the body did.
+
+    Prefect commits them, or rolls them back, with the task's own transaction: after the body, among the engine's.
+    """
+    for transaction in opened:
+        for hooks in (transaction.on_commit_hooks, transaction.on_rollback_hooks):
+            hooks[:] = [_inside(hook, outside) for hook in hooks]
+        _hand_over(transaction.children, outside)
+
+
+def _inside(hook: Hook, outside: Callable[[], AbstractContextManager[None]]) -> Hook:
+    if inspect.iscoroutinefunction(hook):
+
+        @wraps(hook)
+        async def later(transaction: BaseTransaction) -> None:
+            with outside():
+                await hook(transaction)
+
+        return later
+
+    @wraps(hook)
+    def now(transaction: BaseTransaction) -> None:
+        with outside():
+            hook(transaction)
+
+    return now
 
 
 def _as_raised(error: BaseException, attempt: _Attempt, options: Options) -> BaseException:
