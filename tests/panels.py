@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime as dt
 import io
 import time
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from prefect_cache import codecs
 from prefect_cache.digests import digest, file_digest
-from prefect_cache.model import FORMAT, Key, Manifest, Observed, Output, Part, Run
+from prefect_cache.model import FORMAT, Key, Manifest, Observed, Output, Part, Retention, Run
 from prefect_cache.store import Store, manifest
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 HOUR = 3600.0
 DAY = 24 * HOUR
+COLUMNS = ("price", "day", "quantity", "total", "margin", "rate", "tax", "cost", "weight", "height", "width")
+LARGE = Retention(max_bytes=10**12)
 EVIL = "<img src=x onerror=\"document.title='owned'\">"
 """What a page must show as text: were it ever parsed as HTML, it would change the page's title."""
 
@@ -173,19 +176,42 @@ def shop(root: Path) -> Store:
 
 
 def many(root: Path, count: int = 10_000) -> Store:
-    """A store of thousands of small entries, laid down as another process would have left them."""
-    store = Store(root)
-    seed = save(store, "seed", {"frame": pd.DataFrame({"price": [1.0, 2.0], "day": [1, 2]})})
-    data = (seed.path / seed.manifest.outputs[0].file).read_bytes()
-    shared = seed.manifest.outputs[0]
+    """A store of thousands of small entries, laid down as another process would have left them.
+
+    Each is whole and signed, with a frame of twelve columns; each tenth shares the file of the one before.
+    """
+    store = Store(root, LARGE)
+    mark = 0x1234_5678_9ABC_DEF0
+    frame = pd.DataFrame({name: [1.0, 2.0] for name in COLUMNS}).assign(number=[mark, mark])
+    seed = save(store, "seed", {"frame": frame}, age=2 * DAY)
+    (output,) = seed.manifest.outputs
+    data = (seed.path / output.file).read_bytes()
+    before = seed.path
     for i in range(count - 1):
         key = digest(f"many {i}".encode())
         folder = root / "entries" / key
         folder.mkdir(mode=0o700)
-        (folder / shared.file).write_bytes(data)
-        run = Run(time.time() - i * 60, 1.0 + i % 100, notebook=f"notebook-{i % 40}.ipynb")
-        told = Manifest(FORMAT, f"table_{i:05}", "frame = load()", Key(key, ()), (), (shared,), {}, (), run)
-        (folder / "manifest.json").write_bytes(manifest.to_bytes(told))
+        if i % 10:
+            (folder / output.file).write_bytes(data.replace(mark.to_bytes(8, "little"), i.to_bytes(8, "little")))
+            whole, pieces = file_digest(folder / output.file)
+            output = dataclasses.replace(output, digest=whole, meta={**output.meta, "pieces": list(pieces)})
+        else:
+            (folder / output.file).hardlink_to(before / output.file)
+        run = Run(time.time() - DAY - i % 1000 * 60, 1.0 + i % 100, notebook=f"notebook-{i % 40}.ipynb")
+        told = dataclasses.replace(
+            seed.manifest,
+            name=f"table_{i:05}",
+            key=dataclasses.replace(seed.manifest.key, digest=key),
+            outputs=(output,),
+            run=run,
+            options={"ttl": 3600.0 if i % 50 == 0 else 1e7},
+        )
+        written = manifest.to_bytes(told)
+        (folder / manifest.MANIFEST).write_bytes(written)
+        (folder / manifest.SIGNATURE).write_bytes(store.trust.sign(written))
+        if i % 3 == 0:
+            (folder / manifest.HITS).write_bytes(b"." * (i % 7))
+        before = folder
     return store
 
 

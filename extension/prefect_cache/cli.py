@@ -34,6 +34,7 @@ from prefect_cache import explain, results
 from prefect_cache.errors import CacheError, Damaged, NotFound, StoreUnwritable, UsageProblem
 from prefect_cache.model import EvictionPlan, Retention
 from prefect_cache.store import Store, default_root
+from prefect_cache.store.catalog import SORTS
 from prefect_cache.units import age_text, moment_text, parse_size, parse_span, seconds_text, size_text
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ EXAMPLES = """examples:
   prefect-cache evict 5f2c91 --dry-run
   prefect-cache prune --max-size 5GB --dry-run
   prefect-cache prune --results --max-age 30d --dry-run
+  prefect-cache prune --storage s3://bucket/cache --max-age 90d --dry-run
   prefect-cache check --fix
 """
 
@@ -118,32 +120,28 @@ def _store(asked: argparse.Namespace) -> Store:
 
 WIDEST_NAME = 40
 
-SORTS: dict[str, Callable[[Entry], object]] = {
-    "used": lambda entry: -entry.last_used,
-    "made": lambda entry: -entry.manifest.run.started,
-    "size": lambda entry: -entry.size,
-    "saved": lambda entry: -entry.hits * entry.manifest.run.seconds,
-    "name": lambda entry: entry.manifest.name.casefold(),
-}
-
 
 def ls(store: Store, asked: argparse.Namespace) -> Answer:
-    """List the entries, 50 of them unless --limit says otherwise; with --results what Prefect's own tasks stored."""
+    """List the entries, 50 of them unless --limit says otherwise.
+
+    With --results what Prefect's own tasks stored, with --storage what a storage keeps.
+    """
     if asked.results is not None:
-        return _results(asked)
-    catalog = store.catalog()
-    entries = sorted(catalog.entries, key=SORTS[asked.sort])  # type: ignore[arg-type]  # texts or numbers, never both
-    shown = entries[: asked.limit] if asked.limit else entries
+        return _results(store, asked)
+    if asked.storage:
+        return _remote_entries(store, asked)
+    catalog = store.catalog(asked.limit or None, sort=asked.sort)
+    shown = tuple(catalog.entries)
     now = time.time()
     table = explain.Table(
         ("key", "name", "size", "made", "used", "hits", "took", ""),
         tuple(_row(entry, now) for entry in shown),
         right=(2, 5, 6),
-        footer=tuple(_footer(len(shown), len(entries), catalog.problems)),
+        footer=tuple(_footer(len(shown), catalog.total, catalog.problems)),
     )
     data: Json = {
         "entries": [_brief(entry) for entry in shown],
-        "total": len(entries),
+        "total": catalog.total,
         "problems": [_problem(problem) for problem in catalog.problems],
     }
     return Answer(str(table), data)
@@ -265,15 +263,26 @@ def _usage(store: Store) -> Json:
 
 
 def evict(store: Store, asked: argparse.Namespace) -> Answer:
-    """Evict entries; `undo` brings them back for a while."""
+    """Evict entries; `undo` brings them back for a while, but not those of a storage."""
+    if asked.storage:
+        from prefect_cache import inventory
+
+        remote = inventory.reach(asked.storage, store)
+        gone = inventory.evict(remote, asked.keys, every=asked.all, dry_run=asked.dry_run)
+        return Answer("\n".join(gone.lines), gone.data)
     entries = [entry for key in asked.keys for entry in _addressed(store, key, asked)]
     if not entries:
         raise NotFound(f"no entry is called {' or '.join(asked.keys)}", remedy="`prefect-cache ls` shows what there is")
     if asked.dry_run:
-        size = sum(entry.size for entry in entries)
-        lines = [f"would evict {_named(entry)}" for entry in entries]
-        text = "\n".join([*lines, f"{size_text(size)} at most would be freed"])
-        return Answer(text, {"evicted": [], "would_evict": [_brief(entry) for entry in entries], "freed": 0})
+        freed = store.freed_by(entry.digest for entry in entries)
+        lines = [*(f"would evict {_named(entry)}" for entry in entries), f"{size_text(freed)} would be freed"]
+        told: Json = {
+            "evicted": [],
+            "would_evict": [_brief(entry) for entry in entries],
+            "freed": 0,
+            "would_free": freed,
+        }
+        return Answer("\n".join(lines), told)
     done = store.evict(entries, undoable=not asked.forever)
     lines = [f"evicted {_named(entry)}" for entry, _ in done.entries]
     lines.append(f"{size_text(done.freed)} freed" + ("; `prefect-cache undo` brings it back" if done.undoable else ""))
@@ -306,9 +315,18 @@ def unpin(store: Store, asked: argparse.Namespace) -> Answer:
 
 
 def prune(store: Store, asked: argparse.Namespace) -> Answer:
-    """Apply retention now: age, TTL, and the size limit; with --results to what Prefect's own tasks stored."""
+    """Apply retention now: age, TTL, and the size limit.
+
+    With --results to what Prefect's own tasks stored, with --storage to a storage.
+    """
     if asked.results is not None:
-        return _prune_results(asked)
+        return _prune_results(store, asked)
+    if asked.storage:
+        from prefect_cache import inventory
+
+        remote = inventory.reach(asked.storage, store)
+        gone = inventory.prune(remote, max_age=asked.max_age, max_bytes=asked.max_size, dry_run=asked.dry_run)
+        return Answer("\n".join(gone.lines), gone.data)
     plan = store.plan()
     if asked.dry_run:
         text = _plan_text(plan, "would evict", "would be freed")
@@ -328,8 +346,22 @@ def _planned(plan: EvictionPlan) -> list[Json]:
     return [{**_brief(entry), "reason": reason} for entry, reason in plan.evict]
 
 
-def _results(asked: argparse.Namespace) -> Answer:
-    found = results.scan(asked.results)
+def _remote_entries(store: Store, asked: argparse.Namespace) -> Answer:
+    from prefect_cache import inventory
+
+    remote = inventory.reach(asked.storage, store)
+    catalog = remote.catalog()
+    shown = catalog.entries[: asked.limit] if asked.limit else catalog.entries
+    data: Json = {
+        "entries": [inventory.brief(entry) for entry in shown],
+        "total": len(catalog.entries),
+        "problems": list(catalog.problems),
+    }
+    return Answer(str(inventory.table(catalog, remote.place.url, limit=asked.limit)), data)
+
+
+def _results(store: Store, asked: argparse.Namespace) -> Answer:
+    found = results.scan(asked.results, entries=store.root / "entries")
     newest = sorted(found.results, key=lambda result: -result.written)
     shown = newest[: asked.limit] if asked.limit else newest
     now = time.time()
@@ -349,8 +381,8 @@ def _results(asked: argparse.Namespace) -> Answer:
     return Answer(str(table), data)
 
 
-def _prune_results(asked: argparse.Namespace) -> Answer:
-    found = results.scan(asked.results)
+def _prune_results(store: Store, asked: argparse.Namespace) -> Answer:
+    found = results.scan(asked.results, entries=store.root / "entries")
     planned = results.plan(found, max_age=asked.max_age, max_bytes=asked.max_size)
     problems = () if asked.dry_run else results.carry_out(planned, found)
     would = "would " if asked.dry_run else ""
@@ -506,7 +538,8 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = command(ls, "list")
     _take_results(listing)
-    listing.add_argument("--sort", choices=SORTS, default="used", help="by what to sort (default: used)")
+    _take_storage(listing)
+    listing.add_argument("--sort", choices=tuple(SORTS), default="used", help="by what to sort (default: used)")
     listing.add_argument("--limit", type=_count, default=50, metavar="N", help="how many to show; 0: all (default: 50)")
     for act in (show, why):
         command(act).add_argument("key", metavar="KEY", help=ADDRESS)
@@ -515,11 +548,13 @@ def _parser() -> argparse.ArgumentParser:
     evicting.add_argument("--all", action="store_true", help="where a KEY could be several entries, all of them")
     evicting.add_argument("--dry-run", action="store_true", help="say what would go; evict nothing")
     evicting.add_argument("--forever", action="store_true", help="remove at once; undo cannot bring it back")
+    _take_storage(evicting)
     command(undo)
     for act in (pin, unpin):
         command(act).add_argument("key", metavar="KEY", help=ADDRESS)
     pruning = command(prune)
     _take_results(pruning)
+    _take_storage(pruning)
     pruning.add_argument("--dry-run", action="store_true", help="say what would go; evict nothing")
     pruning.add_argument("--max-size", type=_size, metavar="5GB", help="the size limit; else one that suits the disk")
     pruning.add_argument(
@@ -545,6 +580,14 @@ def _take_results(command: argparse.ArgumentParser) -> None:
         const=results.default_folder(),
         metavar="FOLDER",
         help="the results that Prefect's own tasks stored in a folder (by default Prefect's), not the store",
+    )
+
+
+def _take_storage(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--storage",
+        metavar="URL",
+        help="the entries that a storage keeps, such as s3://bucket/cache or file:///mnt/team, not the store's",
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import os
 import re
 import sys
@@ -27,7 +28,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.display import display
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
-from . import arguments, explain, flows, report
+from . import arguments, explain, flows, inventory, report
 from .capture import Recorder, after_cell, replay, shadowed, tee
 from .cells.randomness import WATCH
 from .completion import Completions
@@ -102,7 +103,9 @@ class PrefectCache(Magics):
     quiet = Bool(default_value=False, help="No status lines.").tag(config=True)
     panel = Enum(("auto", "rich", "basic", "static"), "auto", help="How the panel is shown.").tag(config=True)
     verify = Enum(("auto", "full"), "auto", help="auto: a hit samples large files; full: reads them.").tag(config=True)
-    storage = Unicode("", help="A Prefect storage block that keeps copies, such as s3/team-cache.").tag(config=True)
+    storage = Unicode("", help="What shares the entries: s3://bucket/cache, file:///mnt/team or a Prefect block.").tag(
+        config=True
+    )
     max_bytes = Unicode("", help="What the store may take, such as 20GB; empty: a share of the disk.").tag(config=True)
     max_age = Unicode("", help="Entries unused for longer go, such as 90d; empty: none.").tag(config=True)
     max_entry_bytes = Unicode("", help="The largest entry that is kept, such as 5GB; empty: no limit.").tag(config=True)
@@ -403,7 +406,11 @@ class PrefectCache(Magics):
         cast("Any", display)(panel)  # it has no types
 
     def _do_list(self, said: Namespace) -> None:
-        self.show(report.entries(self.store.catalog(), said.search, said.sort, self.notebook))
+        if storage := getattr(said, "storage", ""):
+            remote = inventory.reach(storage, self.store)
+            self.show(inventory.table(remote.catalog(), remote.place.url, said.search))
+            return
+        self.show(report.entries(self.store.briefs(), said.search, said.sort, self.notebook))
 
     def _do_show(self, said: Namespace) -> None:
         self.show(report.entry(self.store.get(said.key)))
@@ -449,6 +456,9 @@ class PrefectCache(Magics):
         return [since, *(f"  {line}" for line in lines or ["the same code and inputs; what it observed differs"])]
 
     def _do_evict(self, said: Namespace) -> None:
+        if storage := getattr(said, "storage", ""):
+            self.show(explain.Lines(inventory.evict(inventory.reach(storage, self.store), said.keys).lines))
+            return
         entries = [self.store.get(key) for key in said.keys]
         self.show(report.evicted(self.store.evict(entries), self.store.retention.grace))
 
@@ -467,11 +477,18 @@ class PrefectCache(Magics):
         print(f"unpinned {entry.manifest.name}")  # noqa: T201 - what a command answers
 
     def _do_prune(self, said: Namespace) -> None:
-        plan = self.store.plan()
-        if getattr(said, "dry_run", False):
-            self.show(report.plan(plan))
-        else:
-            self.show(report.evicted(self.store.prune(plan), self.store.retention.grace))
+        dry_run = getattr(said, "dry_run", False)
+        max_age, max_bytes = getattr(said, "max_age", None), getattr(said, "max_size", None)
+        if storage := getattr(said, "storage", ""):
+            remote = inventory.reach(storage, self.store)
+            done = inventory.prune(remote, max_age=max_age, max_bytes=max_bytes, dry_run=dry_run)
+            self.show(explain.Lines(done.lines))
+            return
+        usual = self.retention
+        asked = dataclasses.replace(usual, max_age=max_age or usual.max_age, max_bytes=max_bytes or usual.max_bytes)
+        store = self.store if asked == usual else Store(self.root, asked)
+        plan = store.plan()
+        self.show(report.plan(plan) if dry_run else report.evicted(store.prune(plan), store.retention.grace))
 
     def _do_check(self, said: Namespace) -> None:
         fix = getattr(said, "fix", False)

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 FORMAT = 1
 """The number of the format on disk and of the digests; raised when either changes."""
+
+PART = "part"
+"""The codec of files that are parts of others."""
 
 Digest = str
 """A 128-bit content digest (xxh3_128), as 32 lower-case hexadecimal digits."""
@@ -182,7 +185,8 @@ class Output:
     kind
         The type's name, such as ``"DataFrame"``.
     codec
-        The name of the codec that wrote it.
+        The name of the codec that wrote it; ``"part"`` for a file of another entry that one of this entry's
+        shares, see ``codecs.parts``.
     file
         The file's name inside the entry's folder: never a path.
     digest
@@ -201,6 +205,20 @@ class Output:
     digest: Digest
     size: int
     meta: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def is_part(self) -> bool:
+        """Tell whether this is no value of its own, but bytes that another output's file shares."""
+        return self.codec == PART
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Where a file of the store is said to hold some bytes: `offset` in the file at `path`, which is `output`."""
+
+    path: Path
+    offset: int
+    output: Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,10 +381,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What a scan of the store found; one broken entry does not hide the others."""
+    """What a scan of the store found; one broken entry does not hide the others.
 
-    entries: tuple[Entry, ...]
+    `entries` may be some of all the good ones; `total` is how many of those there are.
+    """
+
+    entries: Sequence[Entry]
     problems: tuple[Problem, ...] = ()
+    total: int = 0
 
     @property
     def size(self) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from .model import Catalog, Entry, EvictionPlan, Json, Outcome, Output, Problem
+    from .model import Entry, EvictionPlan, Json, Outcome, Output, Problem
     from .store import Eviction, Usage
 
 KEY_DIGITS: Final = 8
@@ -28,11 +28,13 @@ ROWS: Final = 50
 """The longest table that a command shows unasked."""
 
 
-def entries(catalog: Catalog, words: Sequence[str], sort: str, notebook: str, now: float | None = None) -> Table:
+def entries(
+    records: Sequence[view.Record], words: Sequence[str], sort: str, notebook: str, now: float | None = None
+) -> Table:
     """Return the entries that `words` choose, the largest or newest first."""
     now = time.time() if now is None else now
     query = view.Query(search=" ".join(words), sort=sort, descending=sort not in ("name", "notebook"))
-    records = view.Listing.of(catalog, notebook).select(query, now)
+    records = view.Listing.of(records, notebook).select(query, now)
     footer = [f"and {len(records) - ROWS:,} more; words choose, as in `%prefect_cache list orders size>1GB`"]
     caption = f"{_counted(len(records), 'entry', 'entries')}, {size_text(sum(r.size for r in records))}"
     return Table(

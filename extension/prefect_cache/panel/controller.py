@@ -26,6 +26,7 @@ from prefect_cache.errors import CacheError, Damaged, NotFound, UsageProblem
 from prefect_cache.panel import view
 from prefect_cache.panel.jobs import Jobs
 from prefect_cache.panel.watch import State, state_of
+from prefect_cache.store.brief import is_array
 from prefect_cache.units import size_text
 
 if TYPE_CHECKING:
@@ -167,8 +168,8 @@ class Controller:
     def listing(self, *, fresh: bool = False) -> view.Listing:
         """Return the records of the store; read again when asked to.
 
-        Panels of one store share what was read: ten thousand entries take half a second, and a store in
-        whose folders nothing has moved since has nothing new to say.
+        Panels of one store share what was read: a store in whose folders nothing has moved since has nothing
+        new to say.
         """
         with self._lock:
             if self._listing is None or fresh:
@@ -176,8 +177,8 @@ class Controller:
                 state = state_of(self.host.store.root)
                 known = _read.get(place)
                 if fresh or known is None or known[0] != state:
-                    catalog = self.host.store.catalog()
-                    known = (state, view.Listing.of(catalog, self.host.notebook), self.host.store.usage())
+                    records = self.host.store.briefs()
+                    known = (state, view.Listing.of(records, self.host.notebook), self.host.store.usage())
                     _read[place] = known
                 _, self._listing, self._usage = known
             return self._listing
@@ -231,7 +232,7 @@ class Controller:
             "kind": output.kind,
             "file": output.file,
             "size": size_text(output.size),
-            "frame": "rows" in output.meta and not view.is_array(output),
+            "frame": "rows" in output.meta and not is_array(output),
         }
 
     def page(self, ask: Ask) -> Message:
@@ -262,7 +263,7 @@ class Controller:
     def value(self, ask: Ask) -> Message:
         """Return what can be said of a value that is no frame: its text, or its shape and corner."""
         entry, output = self._entry_and_output(ask)
-        corner = self._corner(entry, output) if view.is_array(output) else []
+        corner = self._corner(entry, output) if is_array(output) else []
         return view.document(view.value(output, corner))
 
     def _corner(self, entry: Entry, output: Output) -> list[list[str]]:
@@ -339,21 +340,21 @@ class Controller:
     def plan(self, ask: Ask) -> Message:
         """Return what evicting the chosen entries would free; does nothing."""
         records = self._targets(ask)
-        size = sum(r.size for r in records)
+        size, freed = sum(r.size for r in records), self.host.store.freed_by(r.address for r in records)
         names = ", ".join(r.name for r in records[:3]) + (" and others" if len(records) > 3 else "")  # noqa: PLR2004
         pinned = sum(r.pinned for r in records)
-        told = f"Evict {names}? That is {view.counted(records, 'entry')}, {size_text(size)}."
-        return {
-            "count": len(records),
-            "size": size_text(size),
-            "text": f"{told} {pinned:,} pinned." if pinned else told,
-        }
+        told = [f"Evict {names}? That is {view.counted(records, 'entry')} and frees {size_text(freed)}."]
+        if freed < size:
+            told.append(f"{size_text(size - freed)} more is shared with entries that stay, or between these.")
+        if pinned:
+            told.append(f"{pinned:,} pinned.")
+        return {"count": len(records), "size": size_text(freed), "text": " ".join(told)}
 
     def evict(self, ask: Ask) -> Message:
         """Evict the chosen entries; they can be brought back for a while."""
         records = self._targets(ask)
         self._forget(r.address for r in records)
-        done = self.host.store.evict([r.entry for r in records])
+        done = self.host.store.evict(self.host.store.short(r.address for r in records))
         self.listing(fresh=True)
         return {
             "text": f"Evicted {_named(records)} ({size_text(done.freed)}).",
@@ -373,8 +374,8 @@ class Controller:
         """Keep the chosen entries whatever retention says, or leave them to it again."""
         records = [r for r in self._targets(ask) if not r.damage]
         act = self.host.store.pin if ask.flag("on") else self.host.store.unpin
-        for record in records:
-            act(record.entry)
+        for entry in self.host.store.short(r.address for r in records):
+            act(entry)
         self.listing(fresh=True)
         return {"text": f"{'Pinned' if ask.flag('on') else 'Unpinned'} {_named(records)}."}
 

@@ -12,17 +12,18 @@ import keyword
 import re
 import tokenize
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, cast
 
 from prefect_cache.errors import UsageProblem
-from prefect_cache.model import FORMAT, Entry, Key, Manifest, Run
+from prefect_cache.store.brief import Brief
 from prefect_cache.units import age_text, moment_text, parse_size, parse_span, seconds_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from prefect_cache.model import Catalog, Json, Output, Problem
+    from prefect_cache.model import Entry, Json, Output
 
 FLAGS = ("pinned", "stale", "damaged", "notebook")
 """The filters that are buttons."""
@@ -36,28 +37,8 @@ LONGEST_SOURCE = 20_000
 LONGEST_TABLE = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One line of the list: an entry, or a folder that is no good entry any more."""
-
-    entry: Entry
-    """In short; of a damaged one no more than its folder is known."""
-    address: str
-    name: str
-    outputs: str
-    rows: int | None
-    columns: int | None
-    size: int
-    created: float
-    used: float
-    hits: int
-    saved: float
-    notebook: str
-    pinned: bool
-    expires: float | None
-    damage: str
-    words: str
-    """All that a search looks through, in lower case."""
+Record = Brief
+"""One line of the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +55,13 @@ class Query:
 class Listing:
     """A catalog, made ready to be searched and sorted again and again."""
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     notebook: str = ""
     place: dict[str, Record] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, catalog: Catalog, notebook: str = "") -> Listing:
-        """Return the records of a catalog; what is damaged is a record as well."""
-        records = (*map(_record, catalog.entries), *map(_damaged, catalog.problems))
+    def of(cls, records: Sequence[Record], notebook: str = "") -> Listing:
+        """Return a listing of what a store, or anything else, holds in brief."""
         return cls(records, notebook, {r.address: r for r in records})
 
     def select(self, query: Query, now: float) -> list[Record]:
@@ -91,85 +71,9 @@ class Listing:
         return _sorted(found, query.sort, descending=query.descending)
 
 
-def _record(entry: Entry) -> Record:
-    manifest = entry.manifest
-    frame = max((o for o in manifest.outputs if "rows" in o.meta), key=lambda o: o.size, default=None)
-    names = list(dict.fromkeys(o.name for o in manifest.outputs))
-    words = [manifest.name, *names, manifest.run.notebook, *_column_names(manifest.outputs)]
-    return Record(
-        entry=entry,
-        address=entry.digest,
-        name=manifest.name or ", ".join(names) or "a cell",
-        outputs=", ".join(names),
-        rows=_whole(frame.meta.get("rows")) if frame else None,
-        columns=_width(frame) if frame else None,
-        size=entry.size,
-        created=manifest.run.started,
-        used=entry.last_used,
-        hits=entry.hits,
-        saved=entry.hits * manifest.run.seconds,
-        notebook=manifest.run.notebook,
-        pinned=entry.pinned,
-        expires=entry.expires,
-        damage="",
-        words="\n".join(words).lower(),
-    )
-
-
-def _damaged(problem: Problem) -> Record:
-    name = problem.name or "unreadable entry"
-    unknown = Manifest(FORMAT, name, "", Key("", ()), (), (), {}, (), Run(0.0, 0.0))
-    return Record(
-        entry=Entry(unknown, problem.path, problem.size, 0.0),
-        address=problem.path.name,
-        name=name,
-        outputs="",
-        rows=None,
-        columns=None,
-        size=problem.size,
-        created=0.0,
-        used=0.0,
-        hits=0,
-        saved=0.0,
-        notebook="",
-        pinned=False,
-        expires=None,
-        damage=problem.what or "damaged",
-        words=f"{name}\n{problem.path.name}\n{problem.what}".lower(),
-    )
-
-
-def _whole(value: Json) -> int | None:
-    return value if isinstance(value, int) else None
-
-
 def in_order(outputs: Sequence[Output]) -> list[Output]:
     """Return outputs as people want to see them: the largest frame first, what is no frame last."""
     return sorted(outputs, key=lambda o: ("rows" not in o.meta, -o.size))
-
-
-def is_array(output: Output) -> bool:
-    """Tell whether an output is an array, which is shown by shape and corner rather than by rows."""
-    return output.codec == "array" and output.kind == "ndarray"
-
-
-def _width(output: Output) -> int | None:
-    shape = output.meta.get("shape")
-    if is_array(output) and isinstance(shape, list):
-        return _whole(shape[1]) if len(shape) == 2 else None  # noqa: PLR2004 - rows and columns
-    if isinstance(total := output.meta.get("total_columns"), int):
-        return total
-    told = output.meta.get("columns")
-    return len(told) if isinstance(told, list) else _whole(told)
-
-
-def _column_names(outputs: Iterable[Output]) -> list[str]:
-    found: list[str] = []
-    for output in outputs:
-        told = output.meta.get("columns")
-        if isinstance(told, list):
-            found += [str(c["name"] if isinstance(c, dict) and "name" in c else c) for c in told]
-    return found
 
 
 def _searches(search: str, now: float) -> list[Callable[[Record], bool]]:
@@ -223,13 +127,14 @@ def _sorted(records: list[Record], sort: str, *, descending: bool) -> list[Recor
     if sort not in SORTS:
         msg = f"the list cannot be sorted by {sort!r}"
         raise UsageProblem(msg)
-    records.sort(key=lambda r: r.name.lower())
+    records.sort(key=attrgetter("words"))  # which begin with the name
     if sort in {"name", "notebook"}:
         records.sort(key=lambda r: getattr(r, sort).lower(), reverse=descending)
         return records
-    there = [r for r in records if getattr(r, sort) is not None]
-    there.sort(key=lambda r: getattr(r, sort), reverse=descending)
-    return there + [r for r in records if getattr(r, sort) is None]
+    value = attrgetter(sort)
+    there = [r for r in records if value(r) is not None]
+    there.sort(key=value, reverse=descending)
+    return there if len(there) == len(records) else there + [r for r in records if value(r) is None]
 
 
 def row(record: Record, now: float) -> list[Json]:

@@ -10,20 +10,22 @@ reads the entry itself.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import sqlite3
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from prefect_cache.model import FORMAT, Catalog, Entry, Key, Manifest, Output, Problem, Run
+from prefect_cache.store import brief
+from prefect_cache.store.brief import Brief
 from prefect_cache.store.publish import unique_name
 from prefect_cache.store.retention import Candidate
 from prefect_cache.store.sharing import like_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import Self
 
@@ -31,18 +33,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 2
+VERSION = 3
 """Of the tables; an index of another version is made again."""
 
 INDEX = "index.sqlite"
 TOUCHED = "touched"
-# Whatever is asked of all entries at once (sizes, plans, what has changed) is answered from `entries_in_brief`
-# alone, without a look at the summaries, which take most of the file.
 
 PATIENCE = 5.0
 """Seconds to wait for a neighbour who writes the index, before going without."""
 
 NONE: dict[int, int] = {}
+
+UNTOLD = frozenset({"pieces", "runs"})
+"""What of an output's meta a short entry lacks: only who reads the file asks for it."""
 
 LINKABLE = 4096
 """Bytes from which on a file is worth a hard link, and is counted by inode."""
@@ -50,9 +53,14 @@ LINKABLE = 4096
 TABLES = f"""
 CREATE TABLE entries (
     name TEXT PRIMARY KEY, inode INTEGER, size INTEGER, last_used REAL, hits INTEGER, pinned INTEGER,
-    started REAL, seconds REAL, expires REAL, title TEXT, code TEXT, signer TEXT, summary TEXT, problem TEXT
+    started REAL, seconds REAL, expires REAL, title TEXT, code TEXT, signer TEXT, problem TEXT,
+    outputs TEXT, rows INTEGER, columns INTEGER, notebook TEXT, words TEXT
 ) WITHOUT ROWID;
+CREATE TABLE summaries (name TEXT PRIMARY KEY, summary TEXT) WITHOUT ROWID;
 CREATE TABLE files (name TEXT, file TEXT, digest TEXT, size INTEGER, inode INTEGER);
+CREATE TABLE runs (name TEXT, file TEXT, sample TEXT, start INTEGER);
+CREATE INDEX runs_by_name ON runs (name);
+CREATE INDEX runs_by_sample ON runs (sample);
 CREATE INDEX entries_in_brief ON entries (problem, name, inode, size, seconds, last_used, expires, pinned, hits);
 CREATE INDEX entries_by_use ON entries (last_used);
 CREATE INDEX entries_by_title ON entries (title);
@@ -62,6 +70,7 @@ CREATE INDEX files_by_content ON files (digest, size);
 CREATE INDEX files_by_inode ON files (inode, size, name);
 PRAGMA user_version = {VERSION};
 """
+"""Sums and plans come from `entries_in_brief` alone, lists do without the summaries, which take most of the file."""
 
 
 class Linked(NamedTuple):
@@ -74,7 +83,7 @@ class Linked(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What the index keeps of one folder: an entry, or the problem with it."""
+    """What the index keeps of one folder: an entry, the problem with it, or both where its files are damaged."""
 
     name: str
     inode: int
@@ -94,22 +103,38 @@ def touch(root: Path, name: str) -> None:
         os.close(descriptor)
 
 
-def ask(root: Path, read: Callable[[str], Record | None], question: Callable[[Index], T]) -> T:
-    """Return what `question` makes of the index: of the file, of one made again, or of one in memory."""
-    for damaged in (False, True):
-        try:
-            if damaged:
-                lose(root / INDEX)
-            with Index(root, read) as index:
-                return question(index)
-        except sqlite3.OperationalError:  # locked for too long, read-only, full
-            break
-        except sqlite3.DatabaseError:  # malformed, or no database at all
-            continue
-        except OSError:  # there is no root yet, or it may not be written
-            break
-    with Index(root, read, memory=True) as index:
-        return question(index)
+class Indexes:
+    """The index of one store, opened for each question: the file, one made again, or else one in memory.
+
+    The one in memory is kept until the file can be used: a read-only store is not read from the start each time.
+    """
+
+    def __init__(self, root: Path, read: Callable[[str], Record | None]) -> None:
+        self._root = root
+        self._read = read
+        self._lock = threading.Lock()
+        self._spare: Index | None = None
+
+    def ask(self, question: Callable[[Index], T]) -> T:
+        """Return what `question` makes of the index."""
+        for damaged in (False, True):
+            try:
+                if damaged:
+                    lose(self._root / INDEX)
+                with Index(self._root, self._read) as index:
+                    answer = question(index)
+                self._spare = None
+            except sqlite3.OperationalError:  # locked for too long, read-only, full
+                break
+            except sqlite3.DatabaseError:  # malformed, or no database at all
+                continue
+            except OSError:  # there is no root yet, or it may not be written
+                break
+            else:
+                return answer
+        with self._lock:
+            self._spare = spare = self._spare or Index(self._root, self._read, memory=True)
+            return question(spare)
 
 
 class Index:
@@ -174,13 +199,16 @@ class Index:
 
     def _forget(self, names: Iterable[str]) -> None:
         rows = [(name,) for name in names]
-        self._database.executemany("DELETE FROM entries WHERE name = ?", rows)
-        self._database.executemany("DELETE FROM files WHERE name = ?", rows)
+        for table in ("entries", "summaries", "files"):
+            self._database.executemany(f"DELETE FROM {table} WHERE name = ?", rows)  # noqa: S608 - ours
 
     def _put(self, records: Iterable[Record]) -> None:
         records = list(records)
+        marks = ", ".join("?" * COLUMNS)
+        self._database.executemany(f"INSERT OR REPLACE INTO entries VALUES ({marks})", map(_row, records))  # noqa: S608
         self._database.executemany(
-            "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records)
+            "INSERT OR REPLACE INTO summaries VALUES (?, ?)",
+            [(record.name, _summary(record.entry.manifest)) for record in records if record.entry is not None],
         )
         self._database.executemany(
             "INSERT INTO files VALUES (?, ?, ?, ?, ?)",
@@ -190,6 +218,9 @@ class Index:
                 for file in record.files
                 if file.size >= LINKABLE
             ],
+        )
+        self._database.executemany(
+            "INSERT INTO runs VALUES (?, ?, ?, ?)", [row for record in records for row in _runs(record)]
         )
 
     def put(self, record: Record) -> None:
@@ -233,21 +264,46 @@ class Index:
         query = "SELECT name, file FROM files WHERE digest = ? AND size = ? LIMIT 4"
         return [(name, file) for name, file in self._database.execute(query, (digest, size))]
 
+    def freed_by(self, names: Iterable[str]) -> int:
+        """Return the bytes that evicting some entries gives back: a shared file counts once, with its last owner."""
+        chosen = "(SELECT value FROM json_each(?1))"
+        shared = "(SELECT count(*) FROM files AS every WHERE every.inode = files.inode)"
+        (size,) = self._database.execute(
+            f"SELECT (SELECT total(size) FROM entries WHERE name IN {chosen})"  # noqa: S608 - ours
+            f" - (SELECT total(size) FROM files WHERE name IN {chosen})"
+            f" + (SELECT total(size) FROM (SELECT max(size) AS size FROM files WHERE name IN {chosen}"
+            f" GROUP BY inode HAVING count(*) = {shared}))",
+            (json.dumps(list(names)),),
+        ).fetchone()
+        return int(size)
+
+    def runs(self, samples: Iterable[str]) -> list[tuple[str, str, str, int]]:
+        """Return sample, folder, file and place of the runs that are said to have these samples."""
+        query = "SELECT sample, name, file, start FROM runs WHERE sample = ? ORDER BY rowid DESC LIMIT 8"
+        return [row for sample in samples for row in self._database.execute(query, (sample,))]
+
     def candidates(self) -> tuple[list[Candidate], Mapping[str, Sequence[File]]]:
-        """Return what retention needs: every entry, and the files that several share."""
-        shared: dict[str, dict[int, int]] = {}
-        for name, inode, size in self._database.execute(
-            "SELECT name, inode, size FROM files WHERE inode IN"
-            " (SELECT inode FROM files GROUP BY inode HAVING count(DISTINCT name) > 1)"
+        """Return what retention needs: every entry, and the files that several share.
+
+        What is damaged is worth nothing.
+        """
+        shared: dict[str, list[File]] = {}
+        linked: dict[str, int] = {}
+        for name, inode, size, links in self._database.execute(
+            "SELECT name, inode, size, count(*) FROM files"
+            " WHERE inode IN (SELECT inode FROM files GROUP BY inode HAVING count(*) > 1) GROUP BY name, inode"
         ):
-            shared.setdefault(name, {})[inode] = size
+            shared.setdefault(name, []).append((inode, size))
+            linked[name] = linked.get(name, 0) + links * size  # equal outputs of one entry may be one file too
         rows = self._database.execute(
-            "SELECT name, size, seconds, last_used, expires, pinned FROM entries WHERE problem = ''"
+            "SELECT name, size, size, CASE problem WHEN '' THEN seconds ELSE 0.0 END, last_used, expires, pinned"
+            " FROM entries INDEXED BY entries_in_brief WHERE size > 0"
         )
-        candidates = [
-            Candidate(name, size - sum(shared.get(name, NONE).values()), size, *rest) for name, size, *rest in rows
-        ]
-        return candidates, {name: list(files.items()) for name, files in shared.items()}
+        candidates = list(map(Candidate._make, rows))
+        for at, candidate in enumerate(candidates):
+            if candidate.name in linked:
+                candidates[at] = candidate._replace(alone=candidate.size - linked[candidate.name])
+        return candidates, shared
 
     def names(self, address: str) -> list[str]:
         """Return the entries whose digest begins with `address` or whose title it is, newest first."""
@@ -264,56 +320,106 @@ class Index:
         )
         return [name for (name,) in rows]
 
-    def catalog(self, trusted: frozenset[str], *, limit: int = -1) -> Catalog:
-        """Return entries in short, the last used first, and all problems."""
-        folder = self._root / "entries"
-        query = "SELECT name, problem, title, size FROM entries WHERE problem != '' ORDER BY name"
-        problems = self._database.execute(query)
-        with _no_garbage_collection():
-            entries = [_short(folder, row, trusted) for row in self._last_used(limit)]
-        return Catalog(tuple(entries), tuple(Problem(folder / name, *what) for name, *what in problems))
+    def briefs(self) -> list[Brief]:
+        """Return what lists show of every folder, as it is now."""
+        self.refresh()
+        return list(map(Brief._make, self._database.execute(BRIEFS)))
 
-    def _last_used(self, limit: int) -> list[tuple[Any, ...]]:
-        query = f"SELECT {', '.join(SHORT)} FROM entries WHERE problem = ''"  # noqa: S608 - ours
-        if limit >= 0:
-            names = "SELECT name FROM entries WHERE problem = '' ORDER BY last_used DESC LIMIT ?"
-            rows = self._database.execute(f"{query} AND name IN ({names})", (limit,)).fetchall()
-        else:
-            rows = self._database.execute(query).fetchall()
-        # Not by SQLite, which would carry whole rows through its sort.
-        rows.sort(key=itemgetter(SHORT.index("last_used")), reverse=True)
-        return rows
+    def brief(self, name: str) -> Brief | None:
+        """Return what lists show of one folder."""
+        row = self._database.execute(f"{BRIEFS} WHERE name = ?", (name,)).fetchone()
+        return None if row is None else Brief._make(row)
+
+    def catalog(self, trusted: frozenset[str], *, sort: str = "used", limit: int = -1) -> Catalog:
+        """Return entries in short, sorted as one of `SORTS`, and all problems."""
+        folder = self._root / "entries"
+        problems = self._database.execute(
+            "SELECT name, problem, title, size FROM entries WHERE problem != '' ORDER BY name"
+        )
+        found = tuple(Problem(folder / name, *what) for name, *what in problems)
+        # The order is made from the light columns; SQLite would else carry the summaries through its sort.
+        order = f"SELECT name FROM entries WHERE problem = '' ORDER BY {SORTS[sort]} LIMIT {int(limit)}"  # noqa: S608
+        names = [name for (name,) in self._database.execute(order)]
+        query = SHORT if limit < 0 else f"{SHORT} AND name IN ({order})"
+        rows = {row[0]: row for row in self._database.execute(query)}
+        (total,) = self._database.execute("SELECT count(*) FROM entries WHERE problem = ''").fetchone()
+        return Catalog(Shorts([rows[name] for name in names if name in rows], folder, trusted), found, total)
 
     def short(self, names: Iterable[str], trusted: frozenset[str]) -> list[Entry]:
-        """Return some entries in short, in the order in which they are named."""
+        """Return some entries in short, in the order in which they are named, damaged ones too if they can be read."""
         folder = self._root / "entries"
-        query = f"SELECT {', '.join(SHORT)} FROM entries WHERE problem = '' AND name = ?"  # noqa: S608 - ours
+        query = SHORT.replace("problem = ''", "name = ?")
         rows = (self._database.execute(query, (name,)).fetchone() for name in names)
         return [_short(folder, row, trusted) for row in rows if row is not None]
 
 
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Let a great many values be made without being searched for cycles again and again: twice as fast."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+class Shorts(Sequence[Entry]):
+    """Entries in short, each made when it is looked at: a list of a hundred thousand shows fifty."""
 
+    def __init__(self, rows: Sequence[tuple[Any, ...]], folder: Path, trusted: frozenset[str]) -> None:
+        self._rows = rows
+        self._folder = folder
+        self._trusted = trusted
+
+    @overload
+    def __getitem__(self, at: int) -> Entry: ...
+    @overload
+    def __getitem__(self, at: slice) -> Shorts: ...
+    def __getitem__(self, at: int | slice) -> Entry | Shorts:
+        """Return one entry, or some."""
+        if isinstance(at, slice):
+            return Shorts(self._rows[at], self._folder, self._trusted)
+        return _short(self._folder, self._rows[at], self._trusted)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether another sequence holds the same entries."""
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+    def __repr__(self) -> str:
+        """Return what is in it."""
+        return repr(tuple(self))
+
+
+SORTS = {
+    "used": "last_used DESC",
+    "made": "started DESC",
+    "size": "size DESC",
+    "saved": "hits * seconds DESC",
+    "name": "words",  # which begin with it
+}
+"""By what a catalog can be sorted."""
+
+BRIEFS = f"""
+SELECT name, CASE WHEN title != '' THEN title WHEN outputs != '' THEN outputs WHEN size = 0 THEN '{brief.UNREADABLE}'
+  ELSE '{brief.NAMELESS}' END, outputs, rows, columns, size, started, last_used, hits, hits * seconds, notebook,
+  pinned, expires, problem, words FROM entries
+"""  # noqa: S608 - ours
+
+SHORT = """
+SELECT name, size, last_used, hits, pinned, signer, title, started, seconds, summary
+FROM entries JOIN summaries USING (name) WHERE problem = ''
+"""
+
+COLUMNS = 18
+"""Of the table of entries."""
 
 _decode = json.JSONDecoder().raw_decode
-
-SHORT = ("name", "size", "last_used", "hits", "pinned", "signer", "title", "started", "seconds", "summary")
 
 
 def _row(record: Record) -> tuple[object, ...]:
     entry = record.entry
     if entry is None:
-        return (record.name, record.inode, 0, 0.0, 0, 0, 0.0, 0.0, None, "", "", "", "", record.problem or "unreadable")
+        words = f"{brief.UNREADABLE}\n{record.name}\n{record.problem}".lower()
+        nothing = (0, 0.0, 0, 0, 0.0, 0.0, None, "", "", "", record.problem or "unreadable", "", None, None, "", words)
+        return (record.name, record.inode, *nothing)
     manifest = entry.manifest
+    told = brief.facts(manifest)
     return (
         record.name,
         record.inode,
@@ -324,12 +430,30 @@ def _row(record: Record) -> tuple[object, ...]:
         manifest.run.started,
         manifest.run.seconds,
         entry.expires,
-        manifest.name,
+        _text(manifest.name),
         code_of(manifest.key),
         record.signer,
-        _summary(manifest),
-        "",
+        record.problem,
+        _text(told.outputs),
+        told.rows,
+        told.columns,
+        _text(manifest.run.notebook),
+        _text(f"{told.words}\n{record.problem.lower()}" if record.problem else told.words),
     )
+
+
+def _text(value: str) -> str:
+    """Return a text that SQLite takes: lone surrogates, which a column's name may hold, have no UTF-8."""
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _runs(record: Record) -> Iterator[tuple[str, str, str, int]]:
+    for output in record.entry.manifest.outputs if record.entry is not None and record.signer else ():
+        runs = output.meta.get("runs")
+        for run in runs if isinstance(runs, list) else ():
+            match run:
+                case [str() as sample, int() as start, int()]:
+                    yield record.name, output.file, sample, start
 
 
 def code_of(key: Key) -> str:
@@ -339,7 +463,7 @@ def code_of(key: Key) -> str:
 
 def _summary(manifest: Manifest) -> str:
     outputs = [
-        [o.name, o.kind, o.codec, o.file, o.digest, o.size, {k: v for k, v in o.meta.items() if k != "pieces"}]
+        [o.name, o.kind, o.codec, o.file, o.digest, o.size, {k: v for k, v in o.meta.items() if k not in UNTOLD}]
         for o in manifest.outputs
     ]
     run = manifest.run
@@ -412,7 +536,7 @@ def _make_tables(database: sqlite3.Connection) -> None:
 
 
 def _in_memory(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(":memory:")
+    database = sqlite3.connect(":memory:", check_same_thread=False)
     with contextlib.suppress(sqlite3.DatabaseError):
         copied = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         try:
@@ -421,6 +545,6 @@ def _in_memory(path: Path) -> sqlite3.Connection:
             copied.close()
     if database.execute("PRAGMA user_version").fetchone() != (VERSION,):
         database.close()
-        database = sqlite3.connect(":memory:")
+        database = sqlite3.connect(":memory:", check_same_thread=False)
         database.executescript(TABLES)
     return database

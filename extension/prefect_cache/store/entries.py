@@ -3,7 +3,8 @@
 ::
 
     <root>/CACHEDIR.TAG  .gitignore  FORMAT
-    <root>/entries/<digest>[-1..-7]/manifest.json  signature  00-orders.arrow ...  [hits]  [pinned]
+    <root>/entries/<digest>[-1..-7]/manifest.json  signature  00-orders.arrow ...
+                                 [hits]  [pinned]  [damaged]  [statistics]
     <root>/drafts/     what is being written; swept when its owner is dead
     <root>/graveyard/  evictions that can be undone, a folder for each
     <root>/trash/      what is being removed
@@ -13,7 +14,8 @@
 The folder's name is the key's digest; up to eight runs of one key that saw different files lie side by
 side and are found by probing their names, so that a hit costs the same in a store of any size.
 ``hits`` grows by a byte with each restore, and its time is that of the last; ``pinned`` is there or
-not. Neither holds anything that could be damaged.
+not. Neither holds anything that could be damaged. ``damaged`` says what was found wrong with the files: such an
+entry is listed as damaged and not restored, until a full check finds it whole. ``statistics`` is the panel's.
 """
 
 from __future__ import annotations
@@ -28,20 +30,22 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from prefect_cache.digests import PIECE
 from prefect_cache.errors import Damaged, NotFound, StoreUnwritable, Untrusted
-from prefect_cache.model import FORMAT, Catalog, Entry, EvictionPlan, Problem, Retention
+from prefect_cache.model import FORMAT, Catalog, Entry, EvictionPlan, Key, Manifest, Problem, Retention, Run
 from prefect_cache.store import catalog as indexes
 from prefect_cache.store import locks, publish
 from prefect_cache.store import manifest as manifests
 from prefect_cache.store import retention as retentions
+from prefect_cache.store.brief import UNREADABLE
 from prefect_cache.store.catalog import Index
 from prefect_cache.store.graveyard import Graveyard
-from prefect_cache.store.manifest import HITS, MANIFEST, OURS, PINNED, SIGNATURE
+from prefect_cache.store.manifest import DAMAGED, HITS, MANIFEST, OURS, PINNED, SIGNATURE, STATISTICS
 from prefect_cache.store.publish import Draft, System
 from prefect_cache.store.sharing import like_parent
+from prefect_cache.store.shelf import Shelf
 from prefect_cache.store.trust import Trust
 from prefect_cache.store.verify import check_file, check_seal, seal
 from prefect_cache.units import size_text
@@ -50,7 +54,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
 
-    from prefect_cache.model import Digest, Manifest, Output
+    from prefect_cache.model import Digest, Output
+    from prefect_cache.store.brief import Brief
 
 ROOT_VARIABLE = "PREFECT_CACHE_DIR"
 VARIANTS = 8
@@ -75,6 +80,14 @@ T = TypeVar("T")
 
 class CacheWarning(UserWarning):
     """Something in the store is not as it should be; the cell runs instead."""
+
+
+class Found(NamedTuple):
+    """An entry as it was read, with the name of the key held here that signed it and the damage noted of its files."""
+
+    entry: Entry
+    signer: str
+    damage: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +198,7 @@ class Store:
         self._drafts = self.root / "drafts"
         self._graveyard = Graveyard(self._system, self.root)
         self._locks = self.root / "locks"
+        self._index = indexes.Indexes(self.root, self._record)
         self._kept_house = 0.0
         self._verified: set[tuple[str, float]] = set()
         self._size = 0
@@ -195,6 +209,10 @@ class Store:
         """Return the whole entries of a key, the last used first; what is damaged is reported and left out."""
         found = [entry for name in _slots(key) if (entry := self._try(name)) is not None]
         return tuple(sorted(found, key=lambda entry: entry.last_used, reverse=True))
+
+    def brief(self, address: str) -> Brief | None:
+        """Return what lists show of an entry, as of the last look at the whole store; None where it was not there."""
+        return self._ask(lambda index: index.brief(address))
 
     def get(self, address: str) -> Entry:
         """Return the one entry that a digest, the beginning of one, or a name addresses.
@@ -245,13 +263,15 @@ class Store:
         self.on_problem(problem)
 
     def _read(self, name: str) -> Entry:
-        return self._read_signed(name)[0]
+        found = self._find(name)
+        if found.damage:
+            raise Damaged(found.damage)
+        return found.entry
 
-    def _read_signed(self, name: str) -> tuple[Entry, str]:
-        """Return an entry and the name of the key held here that signed it."""
+    def _find(self, name: str) -> Found:
         return self._read_folder(self._entries / name, name)
 
-    def _read_folder(self, folder: Path, name: str) -> tuple[Entry, str]:
+    def _read_folder(self, folder: Path, name: str) -> Found:
         # All through one descriptor of the folder: a neighbour may put another entry in its place meanwhile.
         descriptor = _open_folder(folder)
         try:
@@ -267,7 +287,7 @@ class Store:
         finally:
             os.close(descriptor)
 
-    def _read_at(self, descriptor: int, folder: Path, name: str) -> tuple[Entry, str]:
+    def _read_at(self, descriptor: int, folder: Path, name: str) -> Found:
         data = _read(descriptor, MANIFEST)
         made = os.stat(MANIFEST, dir_fd=descriptor).st_mtime
         manifest = manifests.from_bytes(data)
@@ -280,7 +300,8 @@ class Store:
         used, hits = _if_there(lambda: _uses(descriptor), (made, 0))
         pinned = _if_there(lambda: bool(os.stat(PINNED, dir_fd=descriptor)), otherwise=False)
         size = sum(output.size for output in manifest.outputs) + len(data) + len(signature)
-        return Entry(manifest, folder, size, used, hits, pinned, bool(signer)), signer
+        entry = Entry(manifest, folder, size, used, hits, pinned, bool(signer))
+        return Found(entry, signer, _if_there(lambda: _damage(descriptor), ""))
 
     def _signer(self, data: bytes, signature: bytes) -> str:
         try:
@@ -310,19 +331,61 @@ class Store:
         Raises
         ------
         Damaged
-            A file is not what the manifest says.
+            A file is not what the manifest says. That is noted beside it, so that lists show it and nobody restores it.
         """
+        try:
+            self._check_outputs(entry, full=full, progress=progress or (lambda _: None))
+        except Damaged as error:
+            self._note_damage(entry, error.message)
+            raise
+        except FileNotFoundError as error:
+            if not entry.path.is_dir():
+                raise Damaged("it was evicted meanwhile") from error
+            what = f"{Path(error.filename).name} is missing"
+            self._note_damage(entry, what)
+            raise Damaged(what) from error
+        except OSError as error:  # this process's trouble or the disk's: another reader may fare better
+            raise Damaged(f"{Path(error.filename or entry.path).name} cannot be read: {error.strerror}") from error
+        if full:
+            self._clear_damage(entry)
+
+    def _check_outputs(self, entry: Entry, *, full: bool | None, progress: Callable[[int], None]) -> None:
         for output in entry.manifest.outputs:
+            check_file(entry.path / output.file, output, full=bool(full), progress=progress)
+            if entry.trusted:
+                check_seal(entry.path, output)
+
+    def _note_damage(self, entry: Entry, what: str) -> None:
+        def note(folder: int) -> None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            descriptor = os.open(DAMAGED, flags, 0o600, dir_fd=folder)
             try:
-                check_file(entry.path / output.file, output, full=bool(full), progress=progress or (lambda _: None))
-                if entry.trusted:
-                    check_seal(entry.path, output)
-            except Damaged:
-                raise
-            except OSError as error:
-                if not entry.path.is_dir():
-                    raise Damaged("it was evicted meanwhile") from error
-                raise Damaged(f"{output.file} cannot be read: {error.strerror}") from error
+                os.write(descriptor, what.encode("utf-8", "replace")[:LONGEST_NOTE])
+            finally:
+                os.close(descriptor)
+            like_parent(entry.path / DAMAGED)
+
+        self._if_the_same(entry, note)
+
+    def _clear_damage(self, entry: Entry) -> None:
+        if (entry.path / DAMAGED).exists():
+            self._if_the_same(entry, lambda folder: os.unlink(DAMAGED, dir_fd=folder))
+
+    def _if_the_same(self, entry: Entry, act: Callable[[int], object]) -> bool:
+        """Do something to an entry's folder, unless a neighbour has put another entry in its place.
+
+        What the index must know of it is noted. A store that is read-only keeps no notes.
+        """
+        with contextlib.suppress(OSError, NotFound, Damaged):
+            folder = _open_folder(entry.path)
+            try:
+                if self._read_at(folder, entry.path, entry.digest).entry.manifest == entry.manifest:
+                    act(folder)
+                    indexes.touch(self.root, entry.digest)
+                    return True
+            finally:
+                os.close(folder)
+        return False
 
     def verify_later(self, entry: Entry) -> threading.Thread | None:
         """Verify in the background, once for each process, what a hit has only sampled.
@@ -343,8 +406,8 @@ class Store:
         try:
             self.check_files(entry, full=True)
         except Damaged as error:
-            if not entry.path.is_dir():
-                return
+            if not self._if_the_same(entry, lambda _: None):
+                return  # evicted or replaced meanwhile: what was read may have been a neighbour's
             what = f"{error.message}. What was restored from {entry.manifest.name!r} may be wrong: run that cell again"
             problem = Problem(entry.path, what, entry.manifest.name, entry.size)
             with contextlib.suppress(StoreUnwritable):  # it is said in any case
@@ -367,6 +430,13 @@ class Store:
         except OSError as error:
             raise self.unwritable(error) from error
 
+    def shelf(self) -> Shelf:
+        """Return what the entries hold, which a draft's files may share."""
+        return Shelf(self._system, lambda samples: self._ask(lambda index: index.runs(samples)), self._of_name)
+
+    def _of_name(self, name: str) -> Entry | None:
+        return self._try_quietly(name) if _is_name(name) else None
+
     def publish(self, draft: Draft, manifest: Manifest, *, signed: tuple[bytes, bytes] | None = None) -> Entry:
         """Make a draft an entry: signed, flushed, and there by one rename; then apply retention.
 
@@ -383,7 +453,7 @@ class Store:
         try:
             self._check_draft(draft, manifest)
             self._write(draft, manifest, signed)
-            written = self._read_folder(draft.path, draft.key)[0]
+            written = self._read_folder(draft.path, draft.key).entry
             name = self._move_in(draft, manifest)
         except OSError as error:
             raise self.unwritable(error) from error
@@ -447,7 +517,10 @@ class Store:
                 continue  # a damaged index must not lead anywhere else
             existing = self._entries / name / file
             try:
-                same = stat.S_ISREG(existing.lstat().st_mode) and publish.same_bytes(existing, path)
+                status = existing.lstat()
+                if os.path.samestat(status, path.lstat()):
+                    return True
+                same = stat.S_ISREG(status.st_mode) and publish.same_bytes(existing, path)
             except OSError:  # evicted meanwhile, or unreadable: it is no loss to keep our own
                 continue
             if same and publish.link_over(self._system, existing, path):
@@ -490,7 +563,7 @@ class Store:
 
     def _try_quietly(self, name: str) -> Entry | None:
         try:
-            return self._read(name)
+            return self._find(name).entry
         except (NotFound, Damaged):
             return None
 
@@ -654,17 +727,57 @@ class Store:
 
     # Seeing
 
-    def catalog(self, limit: int | None = None) -> Catalog:
-        """Return all entries in short, the last used first, and all problems.
+    def catalog(self, limit: int | None = None, *, sort: str = "used") -> Catalog:
+        """Return entries in short, and all problems.
 
         The entries' manifests hold names, outputs, options and the run; their source, parts,
         observations, effects and displays are empty. `get` reads one in full.
-        """
-        return self._ask(lambda index: self._catalog(index, limit))
 
-    def _catalog(self, index: Index, limit: int | None) -> Catalog:
+        Parameters
+        ----------
+        limit
+            How many entries; None: all.
+        sort
+            What comes first: the last "used", the last "made", the largest ("size"), what has "saved" most
+            time, or by "name".
+        """
+        return self._ask(lambda index: self._catalog(index, limit, sort))
+
+    def _catalog(self, index: Index, limit: int | None, sort: str) -> Catalog:
         index.refresh()
-        return index.catalog(self._trusted(), limit=-1 if limit is None else limit)
+        return index.catalog(self._trusted(), sort=sort, limit=-1 if limit is None else limit)
+
+    def briefs(self) -> list[Brief]:
+        """Return what lists show: every entry and every damaged folder, in no order."""
+        return self._ask(Index.briefs)
+
+    def short(self, addresses: Iterable[str]) -> list[Entry]:
+        """Return some entries in short, as far as they can be read; of a folder that cannot, no more than its path."""
+        names = list(addresses)
+        found = {entry.digest: entry for entry in self._ask(lambda index: index.short(names, self._trusted()))}
+        return [found.get(name) or _unreadable(self._entries / name) for name in names]
+
+    def freed_by(self, addresses: Iterable[str]) -> int:
+        """Return the bytes that evicting some entries gives back; what others hold as well stays."""
+        names = list(addresses)
+        return self._ask(lambda index: index.freed_by(names))
+
+    # Notes that others keep beside an entry
+
+    def statistics(self, entry: Entry) -> bytes:
+        """Return what was last kept by `keep_statistics`; empty where nothing is."""
+        return _if_there((entry.path / STATISTICS).read_bytes, b"")
+
+    def keep_statistics(self, entry: Entry, data: bytes) -> None:
+        """Keep derived facts of an entry's columns beside it until it goes; where that cannot be, let it be."""
+        beside = self._drafts / publish.unique_name()
+        with contextlib.suppress(OSError):
+            publish.write_file(self._system, beside, data)
+            try:
+                self._system.rename(beside, entry.path / STATISTICS)
+            except BaseException:
+                self._system.unlink(beside)
+                raise
 
     def _trusted(self) -> frozenset[str]:
         try:
@@ -743,7 +856,7 @@ class Store:
     def _check_entry(self, name: str, step: Callable[[int], None]) -> Problem | None:
         folder = self._entries / name
         try:
-            entry = self._read(name)
+            entry = self._find(name).entry
             self.check_files(entry, full=True, progress=step)
             listed = OURS | {output.file for output in entry.manifest.outputs}
             if foreign := sorted({path.name for path in folder.iterdir()} - listed):
@@ -802,30 +915,37 @@ class Store:
         return publish.explain(error, self.root)
 
     def _ask(self, question: Callable[[Index], T]) -> T:
-        return indexes.ask(self.root, self._record, question)
+        return self._index.ask(question)
 
     def _record(self, name: str) -> indexes.Record | None:
         """Return what the index keeps of one folder."""
         folder = self._entries / name
         try:
             inode = folder.lstat().st_ino
-            entry, signer = self._read_signed(name)
-            files = tuple(
-                indexes.Linked(output.file, output.digest, output.size, (folder / output.file).lstat().st_ino)
-                for output in entry.manifest.outputs
-            )
-        except NotFound:
+            entry, signer, damage = self._find(name)
+        except (NotFound, FileNotFoundError):
             return None
         except Damaged as error:
             return indexes.Record(name, inode, None, problem=error.message)
-        except FileNotFoundError as error:
-            if not os.path.lexists(folder):
-                return None
-            return indexes.Record(name, inode, None, problem=f"{Path(error.filename).name} is missing")
-        return indexes.Record(name, inode, entry, signer, files)
+        files: list[indexes.Linked] = []
+        for output in entry.manifest.outputs:
+            try:
+                files.append(
+                    indexes.Linked(output.file, output.digest, output.size, (folder / output.file).lstat().st_ino)
+                )
+            except OSError as error:
+                if not os.path.lexists(folder):
+                    return None
+                damage = damage or f"{output.file}: {error.strerror}"
+        return indexes.Record(name, inode, entry, signer, tuple(files), damage)
 
 
 OTHER_FORMAT = "another version's"
+LONGEST_NOTE = 1000
+
+
+def _unreadable(folder: Path) -> Entry:
+    return Entry(Manifest(FORMAT, UNREADABLE, "", Key("", ()), (), (), {}, (), Run(0.0, 0.0)), folder, 0, 0.0)
 
 
 def _slots(key: Digest) -> list[str]:
@@ -865,6 +985,12 @@ def _read(folder: int, name: str) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise Damaged(f"{name} is not a regular file")
         return file.read()
+
+
+def _damage(folder: int) -> str:
+    """Return what was noted of an entry's damage; a process that died at it may have left no words."""
+    noted = _read(folder, DAMAGED)[:LONGEST_NOTE].decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in noted).strip() or "its files are damaged"
 
 
 def _uses(folder: int) -> tuple[float, int]:

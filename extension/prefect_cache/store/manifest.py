@@ -31,7 +31,9 @@ MANIFEST = "manifest.json"
 SIGNATURE = "signature"
 HITS = "hits"
 PINNED = "pinned"
-OURS = frozenset({MANIFEST, SIGNATURE, HITS, PINNED})
+DAMAGED = "damaged"
+STATISTICS = "statistics"
+OURS = frozenset({MANIFEST, SIGNATURE, HITS, PINNED, DAMAGED, STATISTICS})
 """Names in an entry's folder that no output may have."""
 
 OPENING = b'{\n"digest": "'
