@@ -15,6 +15,7 @@ from prefect_cache.digests import PIECE
 from prefect_cache.errors import Damaged, NotFound, StoreUnwritable
 from prefect_cache.model import Entry, Problem, Retention
 from prefect_cache.store import Store
+from prefect_cache.store.catalog import SORTS
 from stores import content_of, contents, key_of, manifest_of, output, save, write
 
 LARGE = b"0123456789abcdef" * 512
@@ -31,6 +32,13 @@ def problems(store: Store) -> list[Problem]:
     found: list[Problem] = []
     store.on_problem = found.append
     return found
+
+
+def damage(path: Path, at: int) -> None:
+    """Change a byte of a file."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\1")
 
 
 class TestSaving:
@@ -395,6 +403,42 @@ class TestIndex:
         shutil.rmtree(entry.path)
         assert [found.digest for found in store.catalog().entries] == [key_of(2)]
 
+    def test_lists_can_be_sorted_and_cut(self, store: Store) -> None:
+        for n, (name, size) in enumerate({"b": 30, "C": 10, "a": 20}.items()):
+            save(store, key_of(n), {"x.bin": bytes(size)}, name=name, started=100.0 + n, seconds=float(size))
+        store.touch(store.get("b"))
+        names = {sort: [entry.manifest.name for entry in store.catalog(2, sort=sort).entries] for sort in SORTS}
+        assert names["name"] == ["a", "b"]
+        assert names["size"] == ["b", "a"]
+        assert names["made"] == ["a", "C"]
+        assert names["saved"][0] == names["used"][0] == "b"
+        assert store.catalog(2).total == 3
+        assert store.catalog().entries[:2] == store.catalog(2).entries
+
+    def test_shared_bytes_come_free_with_their_last_owner(self, store: Store) -> None:
+        one = save(store, key_of(1), {"a.bin": LARGE})
+        two = save(store, key_of(2), {"a.bin": LARGE, "b.bin": LARGE, "c.bin": LARGE[1:]})
+        sizes = [entry.size for entry in (one, two)]
+        assert store.freed_by([one.digest]) == sizes[0] - len(LARGE)
+        assert store.freed_by([two.digest]) == sizes[1] - 2 * len(LARGE)
+        assert store.freed_by([one.digest, two.digest]) == sum(sizes) - 2 * len(LARGE) == store.usage().size
+        assert store.evict([two]).freed == sizes[1] - 2 * len(LARGE)
+        assert store.freed_by([one.digest, two.digest]) == sizes[0]
+
+    def test_statistics_are_kept_beside_an_entry_and_go_with_it(self, store: Store) -> None:
+        entry = save(store, key_of(1), {"a.bin": LARGE})
+        assert store.statistics(entry) == b""
+        store.keep_statistics(entry, b"[1]")
+        store.keep_statistics(entry, b"[1, 2]")
+        assert store.statistics(entry) == b"[1, 2]"
+        assert store.check() == []
+        store.evict([entry])
+        store.keep_statistics(entry, b"[3]")
+        assert list((store.root / "drafts").iterdir()) == []
+        assert store.statistics(entry) == b""
+        store.undo()
+        assert store.statistics(entry) == b"[1, 2]"
+
     def test_entries_in_a_listing_are_in_short(self, store: Store) -> None:
         entry = save(store, key_of(1), {"a.bin": LARGE})
         (listed,) = store.catalog().entries
@@ -478,6 +522,74 @@ class TestChecking:
         assert store.check(fix=True) == [problem]
         assert store.check() == []
         assert [entry.digest for entry in store.catalog().entries] == [good.digest]
+
+    def test_damage_is_listed_from_when_it_was_found_and_not_restored(
+        self, store: Store, store_root: Path, problems: list[Problem]
+    ) -> None:
+        entry = save(store, key_of(1), {"a.bin": bytes(40 * PIECE)}, name="sensors")
+        save(store, key_of(2), {"b.bin": LARGE})
+        damage(entry.path / "a.bin", 20 * PIECE)
+        assert len(store.variants(key_of(1))) == 1  # nobody has looked there yet
+        store.check()
+        for _ in ("from the index", "from the folders"):
+            (problem,) = store.catalog().problems
+            assert (problem.path, problem.name, problem.size) == (entry.path, "sensors", entry.size)
+            assert "a.bin" in problem.what
+            assert store.usage().problems == 1
+            assert store.catalog().total == 1
+            (brief,) = [brief for brief in store.briefs() if brief.damage]
+            assert (brief.address, brief.name, brief.size) == (entry.digest, "sensors", entry.size)
+            assert store.variants(key_of(1)) == ()
+            assert problems.pop().path == entry.path
+            (store_root / "index.sqlite").unlink()
+
+    def test_damage_that_a_hit_meets_is_listed(self, store: Store) -> None:
+        entry = save(store, key_of(1), {"a.bin": LARGE})
+        (entry.path / "a.bin").write_bytes(LARGE[:-1])
+        with pytest.raises(Damaged, match=r"a\.bin"):
+            store.check_files(entry)
+        assert [problem.path for problem in store.catalog().problems] == [entry.path]
+        new = save(store, key_of(1), {"a.bin": LARGE})
+        assert store.catalog().problems == ()
+        assert store.variants(key_of(1)) == (new,)
+
+    def test_a_missing_file_is_listed(self, store: Store) -> None:
+        entry = save(store, key_of(1), {"a.bin": LARGE, "b.bin": b"b"})
+        (entry.path / "a.bin").unlink()
+        with pytest.raises(Damaged, match=r"a\.bin is missing"):
+            store.check_files(entry)
+        (problem,) = store.catalog().problems
+        assert (problem.name, problem.what) == ("orders", "a.bin is missing")
+
+    def test_what_has_been_mended_is_an_entry_again_after_a_check(self, store: Store, problems: list[Problem]) -> None:
+        entry = save(store, key_of(1), {"a.bin": LARGE})
+        (entry.path / "a.bin").write_bytes(b"?" + LARGE[1:])
+        assert len(store.check()) == 1
+        (entry.path / "a.bin").write_bytes(LARGE)
+        assert store.variants(key_of(1)) == ()
+        assert len(problems) == 1
+        assert store.check() == []
+        assert [found.digest for found in store.variants(key_of(1))] == [entry.digest]
+        assert store.catalog().problems == ()
+
+    def test_damage_is_not_noted_of_what_a_neighbour_has_put_in_its_place(self, store: Store) -> None:
+        entry = save(store, key_of(1), {"a.bin": LARGE})
+        new = save(store, key_of(1), {"a.bin": LARGE + b"new"})
+        with pytest.raises(Damaged):
+            store.check_files(entry)
+        assert store.variants(key_of(1)) == (new,)
+        assert store.catalog().problems == ()
+
+    def test_what_is_damaged_goes_first_and_can_be_undone(self, store_root: Path) -> None:
+        store = Store(store_root, Retention(max_bytes=12_000, grace_bytes=100_000))
+        costly = save(store, key_of(1), {"a.bin": LARGE}, seconds=1e6)
+        (costly.path / "a.bin").write_bytes(b"?" + LARGE[1:])
+        assert store.check()
+        save(store, key_of(2), {"b.bin": LARGE[::-1]}, seconds=1.0)
+        assert [problem.path for problem in store.catalog().problems] == []
+        assert len(store.variants(key_of(2))) == 1
+        assert [entry.digest for entry in store.undo()] == [costly.digest]
+        assert [problem.path for problem in store.catalog().problems] == [costly.path]
 
     def test_progress_counts_the_bytes(self, store: Store) -> None:
         save(store, key_of(1), {"a.bin": bytes(3 * PIECE), "b.bin": LARGE})

@@ -199,7 +199,7 @@ class Index:
 
     def _forget(self, names: Iterable[str]) -> None:
         rows = [(name,) for name in names]
-        for table in ("entries", "summaries", "files"):
+        for table in ("entries", "summaries", "files", "runs"):
             self._database.executemany(f"DELETE FROM {table} WHERE name = ?", rows)  # noqa: S608 - ours
 
     def _put(self, records: Iterable[Record]) -> None:

@@ -562,6 +562,7 @@ class Store:
         return oldest.digest, oldest
 
     def _try_quietly(self, name: str) -> Entry | None:
+        """Return an entry as far as it can be read, whatever is known of its files."""
         try:
             return self._find(name).entry
         except (NotFound, Damaged):
@@ -678,7 +679,7 @@ class Store:
         self._change(self._end_grace)
         names = self._change(self._graveyard.bring_back)
         self._ask(Index.refresh)
-        return self._entries_of(names)
+        return tuple(entry for name in names if (entry := self._try_quietly(name)) is not None)
 
     # Retention
 
@@ -857,17 +858,20 @@ class Store:
         folder = self._entries / name
         try:
             entry = self._find(name).entry
-            self.check_files(entry, full=True, progress=step)
-            listed = OURS | {output.file for output in entry.manifest.outputs}
-            if foreign := sorted({path.name for path in folder.iterdir()} - listed):
-                what = f"holds {', '.join(foreign)}, which its manifest does not list"
-                return Problem(folder, what, entry.manifest.name, entry.size)
         except manifests.OtherFormat as error:
             return Problem(folder, f"{OTHER_FORMAT}: {error.message}")
         except NotFound:
             return None
         except Damaged as error:
             return Problem(folder, error.message)
+        try:
+            self.check_files(entry, full=True, progress=step)
+        except Damaged as error:
+            return Problem(folder, error.message, entry.manifest.name, entry.size) if folder.is_dir() else None
+        listed = OURS | {output.file for output in entry.manifest.outputs}
+        if foreign := sorted({path.name for path in folder.iterdir()} - listed):
+            what = f"holds {', '.join(foreign)}, which its manifest does not list"
+            return Problem(folder, what, entry.manifest.name, entry.size)
         return None
 
     def _rebuild_index(self) -> None:

@@ -49,14 +49,14 @@ class Shelf:
                 found[sample].append(Held(entry.path / file, start, output))
         return found
 
-    def take(self, held: Held, path: Path) -> bool:
-        """Make `path` another name of a file; False where that cannot be, or the file has gone."""
+    def take(self, held: Held, path: Path) -> Path | None:
+        """Make `path` another name of a file and return it; None where that cannot be, or the file has gone."""
         try:
             if not stat.S_ISREG(held.path.lstat().st_mode):
-                return False
+                return None
             self.system.link(held.path, path)
         except OSError as error:
             if error.errno in publish.CANNOT_LINK:
-                return False
+                return None
             raise
-        return True
+        return path
