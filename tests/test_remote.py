@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -12,8 +13,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 from prefect.filesystems import RemoteFileSystem
 
+from prefect_cache import cli, inventory, remote
 from prefect_cache.errors import Damaged, NotFound, StoreUnwritable, UsageProblem
-from prefect_cache.remote import BlockPlace, Remote, Uploads, open_place
+from prefect_cache.remote import BlockPlace, Remote, RemotePlan, Storages, Uploads, open_place
 from prefect_cache.store import Store
 from prefect_cache.store.trust import Trust
 from stores import content_of, key_of, save
@@ -143,6 +145,10 @@ class TestAnyStorage:
         Remote(place, here).push(entry)
 
 
+def names(plan: RemotePlan) -> list[str]:
+    return [entry.manifest.name for entry, _ in plan.evict]
+
+
 class TestAStorageThatLists:
     @pytest.fixture(params=["folder", "s3"])
     def place(self, request, tmp_path):
@@ -154,13 +160,13 @@ class TestAStorageThatLists:
         store = Remote(place, here)
         for word in ("a", "b"):
             store.push(save(here, key_of(word), CONTENT, name=word))
-        assert {entry.manifest.name for entry in store.entries()} == {"a", "b"}
+        assert {entry.manifest.name for entry in store.catalog().entries} == {"a", "b"}
 
     def test_evicting_leaves_files_that_others_have(self, place, here, there):
         store = Remote(place, here)
         store.push(save(here, key_of("a"), CONTENT))
         store.push(save(here, key_of("b"), {**CONTENT, "02-own.arrow": b"own"}))
-        first, second = sorted(store.entries(), key=lambda entry: len(entry.files))
+        first, second = sorted(store.catalog().entries, key=lambda entry: len(entry.files))
         assert store.evict([second]) == 3
         assert Remote(place, there).pull(key_of("b")) == ()
         assert len(Remote(place, there).pull(key_of("a"))) == 1
@@ -173,8 +179,33 @@ class TestAStorageThatLists:
             store.push(
                 save(here, key_of(number), {"a.arrow": b"%d" % number * 100}, name=str(number), started=now - number)
             )
-        assert [e.manifest.name for e in store.plan(max_age=1.5, now=now)] == ["2"]
-        assert [e.manifest.name for e in store.plan(max_bytes=100, now=now)] == ["2", "1"]
+        assert names(store.plan(max_age=1.5, now=now)) == ["2"]
+        assert names(store.plan(max_bytes=100, now=now)) == ["2", "1"]
+        store.push(save(here, key_of("brief"), CONTENT, name="brief", started=now - 10, options={"ttl": 5}))
+        assert store.plan(now=now).evict[0][1] == "expired"
+        store.carry_out(store.plan(max_bytes=100, now=now))
+        assert [entry.manifest.name for entry in store.catalog().entries] == ["0"]
+
+    def test_files_that_no_entry_names_are_swept_once_no_upload_can_be_on_its_way(self, place, here):
+        store, now = Remote(place, here), time.time()
+        store.push(save(here, key_of("a"), CONTENT))
+        place.write("files/0123.arrow", b"of an upload cut short")
+        assert store.plan(now=now).sweep == ()
+        plan = store.plan(now=now + 100_000)
+        assert plan.sweep == ("files/0123.arrow",)
+        store.carry_out(plan)
+        assert len(place.names("files")) == 2
+
+    def test_a_damaged_entry_is_told_and_hides_no_other(self, place, here):
+        store = Remote(place, here)
+        store.push(save(here, key_of("a"), CONTENT))
+        place.write("entries/" + key_of("b"), b"not an entry")
+        place.write("files/0123.arrow", b"perhaps of the damaged one")
+        catalog = store.catalog()
+        assert (len(catalog.entries), catalog.problems) == (1, (key_of("b"),))
+        assert store.plan(now=time.time() + 100_000).sweep == ()
+        inventory.evict(store, [key_of("b")])
+        assert store.catalog().problems == ()
 
 
 class TestAFolder:
@@ -182,6 +213,17 @@ class TestAFolder:
         place = open_place((tmp_path / "team").as_uri())
         Remote(place, here).push(save(here, key_of("orders"), CONTENT))
         assert list((tmp_path / "team").rglob("*.part")) == []
+
+    def test_what_is_made_in_it_is_the_groups_where_the_folder_is(self, tmp_path, here):
+        (tmp_path / "team").mkdir()
+        (tmp_path / "team").chmod(0o2770)
+        place = open_place((tmp_path / "team").as_uri())
+        Remote(place, here).push(save(here, key_of("orders"), CONTENT))
+        made = list((tmp_path / "team").rglob("*"))
+        assert len(made) == 5
+        for path in made:
+            mode = path.stat().st_mode
+            assert (mode >> 3) & 0o6 == 0o6, path
 
     def test_two_users_share_it(self, tmp_path, here):
         """Each with a home, a key and a store of their own; one trusts the other's key."""
@@ -198,18 +240,18 @@ class TestAFolder:
 class TestUploads:
     def test_entries_are_sent_in_the_background_each_once(self, tmp_path, here, there):
         store = Remote(open_place((tmp_path / "team").as_uri()), here)
-        uploads = Uploads(store)
+        uploads = Uploads(lambda: store)
         entries = [save(here, key_of(n), {"a.arrow": b"%d" % n * 1000}) for n in range(5)]
         for entry in entries + entries:
             uploads.add(entry)
         assert uploads.wait(30)
-        assert len(store.entries()) == 5
+        assert len(store.catalog().entries) == 5
         assert (uploads.sent, uploads.waiting) == (5000, 0)
         uploads.close()
 
     def test_a_storage_that_fails_fails_nothing_and_is_told(self, here):
         told = []
-        uploads = Uploads(Remote(open_place("s3://bucket/x"), here), told.append)
+        uploads = Uploads(lambda: Remote(open_place("s3://bucket/x"), here), told.append)
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -238,9 +280,20 @@ class TestBadNames:
             Remote(place, here).push(save(here, key_of("orders"), CONTENT))
         assert "credentials" in caught.value.remedy
 
+    def test_to_a_notebook_it_is_a_sentence_with_a_remedy_once(self, s3, bucket, here):
+        told = []
+        storages = Storages(here, told.append)
+        for name in ("orders", "orders", "rates"):
+            entry = save(here, key_of(name), CONTENT, name=name)
+            assert not storages.fetch(entry.manifest.key.digest, "s3://not-a-bucket-of-ours/cache")
+            storages.keep(entry, "s3://not-a-bucket-of-ours/cache")
+        storages.close()
+        assert [line.partition(" ")[0] for line in told] == ["orders", "rates"]
+        assert all("s3://not-a-bucket-of-ours/cache" in line and "credentials" in line for line in told)
+
     def test_a_block_that_only_reads_and_writes_says_that_it_cannot_list(self, memory, here):
         with pytest.raises(NotFound, match="cannot list"):
-            Remote(BlockPlace(memory, "block:x/y"), here).entries()
+            Remote(BlockPlace(memory, "block:x/y"), here).catalog()
 
 
 def test_a_cell_is_restored_on_a_second_machine_with_an_empty_store(tmp_path, bucket, start_kernel):
@@ -263,3 +316,131 @@ def test_a_storage_that_is_not_there_is_told_and_the_cell_runs(storage, kernel):
     ran = kernel.run(f"%%prefect_cache --storage {storage}\nx = 1 + 1")
     assert storage.split("/")[0].rstrip(":") in ran.text + ran.stderr
     assert kernel.value("x") == 2
+
+
+def test_a_hit_is_sent_where_the_storage_lacks_it(tmp_path, kernel):
+    team = (tmp_path / "team").as_uri()
+    kernel.run("%load_ext prefect_cache")
+    kernel.run("%%prefect_cache\nx = [1, 2]")
+    kernel.run(f"%%prefect_cache --storage {team}\nx = [1, 2]")
+    assert kernel.value("__import__('prefect_cache').last.status") == "hit"
+    kernel.run("%unload_ext prefect_cache")  # waits for uploads
+    assert len(list((tmp_path / "team" / "entries").iterdir())) == 1
+
+
+TWO_CELLS = {
+    "frame": "import pandas as pd\ndf = pd.DataFrame({'n': range(1000), 'word': list('abcde') * 200})",
+    "model": "import collections\nmodel = collections.Counter('abracadabra')",
+}
+
+
+def test_two_users_share_a_folder(tmp_path, start_kernel):
+    """Without each other's key tables of plain data are restored and pickles stay closed; with it all is restored."""
+
+    def login(name: str):
+        home = tmp_path / name
+        home.mkdir(exist_ok=True)
+        env = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config"), "XDG_CACHE_HOME": str(home / "cache")}
+        user = start_kernel(env={**env, "PREFECT_CACHE_DIR": str(home / "store")})
+        user.run(f"%load_ext prefect_cache\n%config PrefectCache.storage = {(tmp_path / 'team').as_uri()!r}")
+        return user
+
+    def statuses(user) -> dict[str, str]:
+        seen = {}
+        for name, cell in TWO_CELLS.items():
+            user.run(f"%%prefect_cache {name}\n{cell}")
+            seen[name] = user.value("__import__('prefect_cache').last.status")
+        return seen
+
+    ann = login("ann")
+    assert statuses(ann) == {"frame": "miss", "model": "miss"}
+    ann.run("%unload_ext prefect_cache")
+    bob = login("bob")
+    assert statuses(bob) == {"frame": "hit", "model": "miss"}
+    assert bob.value("int(df['n'].sum())") == 499500
+    (tmp_path / "eve").mkdir()
+    key = tmp_path / "eve" / "team key"
+    key.write_bytes(next((tmp_path / "ann" / "config").rglob("key")).read_bytes())
+    key.chmod(0o600)
+    eve = login("eve")
+    eve.run(f"import prefect_cache\nprefect_cache.trust({str(key)!r})")
+    assert statuses(eve) == {"frame": "hit", "model": "hit"}
+    assert eve.value("model['a']") == 5
+
+
+class TestCommands:
+    """The storage's entries by the magics and in a terminal."""
+
+    @pytest.fixture
+    def team(self, tmp_path, here) -> str:
+        url = (tmp_path / "team").as_uri()
+        store = Remote(open_place(url), here)
+        for number, name in enumerate(("orders", "rates", "old")):
+            store.push(
+                save(
+                    here, key_of(name), {"a.arrow": name.encode() * 100}, name=name, started=time.time() - number * 1e6
+                )
+            )
+        return url
+
+    def in_a_terminal(self, capsys, *words: str) -> tuple[int, str]:
+        code = cli.main(words)
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    def test_in_a_terminal(self, team, capsys):
+        code, text = self.in_a_terminal(capsys, "ls", "--storage", team)
+        assert code == 0
+        assert text.splitlines()[0] == f"3 entries in {team}"
+        assert [line.split()[1] for line in text.splitlines()[2:]] == ["orders", "rates", "old"]
+        code, text = self.in_a_terminal(capsys, "evict", "rates", "--storage", team, "--dry-run")
+        assert text.splitlines()[0].startswith("would evict rates")
+        code, text = self.in_a_terminal(capsys, "evict", "rates", "--storage", team, "--json")
+        assert [entry["name"] for entry in json.loads(text)["evicted"]] == ["rates"]
+        code, text = self.in_a_terminal(capsys, "evict", "rates", "--storage", team)
+        assert code == 3
+        assert "no entry 'rates'" in text
+        code, text = self.in_a_terminal(capsys, "prune", "--storage", team, "--max-age", "10d")
+        assert text.splitlines()[0].startswith("evict old")
+        code, text = self.in_a_terminal(capsys, "ls", "--storage", team, "--json")
+        assert [entry["name"] for entry in json.loads(text)["entries"]] == ["orders"]
+
+    def test_in_a_notebook(self, team, kernel):
+        kernel.run("%load_ext prefect_cache")
+        assert "3 entries" in kernel.run(f"%prefect_cache list --storage {team}").text
+        assert "1 entry" in kernel.run(f"%prefect_cache list rates --storage {team}").text
+        assert "would evict old" in kernel.run(f"%prefect_cache prune --storage {team} --max-age 10d --dry-run").text
+        assert "evicted rates" in kernel.run(f"%prefect_cache evict rates --storage {team}").text
+        assert "2 entries" in kernel.run(f"%prefect_cache list --storage {team}").text
+        ran = kernel.run("%prefect_cache list --storage nosuch://x", check=False)
+        assert "nosuch" in ran.text + ran.stderr
+
+    @pytest.mark.parametrize("command", [("ls",), ("evict", "orders"), ("prune",)])
+    def test_what_cannot_be_reached_is_a_sentence_and_an_exit_code(self, command, capsys):
+        code, text = self.in_a_terminal(capsys, *command, "--storage", "nosuch://x/y")
+        assert code == 2
+        assert "nosuch://x/y" in text
+
+
+class TestAStorageThatDoesNotAnswer:
+    @pytest.fixture
+    def silent(self, monkeypatch) -> Iterator[str]:
+        """An S3 that accepts connections and never says a word."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+            monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            fsspec.get_filesystem_class("s3").clear_instance_cache()  # it knows another server by the same name
+            yield "s3://bucket/cache"
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+    def test_a_cell_waits_for_it_once_and_not_long(self, silent, here, monkeypatch):
+        monkeypatch.setattr(remote, "PATIENCE", 0.5)
+        told = []
+        storages = Storages(here, told.append)
+        started = time.monotonic()
+        assert not storages.fetch(key_of("orders"), silent)
+        assert not storages.fetch(key_of("rates"), silent)
+        assert time.monotonic() - started < 5
+        assert told == [f"{silent} did not answer within 0.5 s; {remote.UNREACHED}"]

@@ -279,3 +279,20 @@ class TestCommand:
     def test_without_a_folder_it_is_prefects_own(self, capsys):
         assert cli.main(["ls", "--results"]) == 0
         assert str(results.default_folder()) in capsys.readouterr().out
+
+
+def test_the_record_of_a_cell_goes_when_its_entry_has_gone(tmp_path, store_root, start_kernel, capsys):
+    kernel = start_kernel(env={"PREFECT_HOME": str(tmp_path / "prefect")}, cold=True)
+    kernel.run("%load_ext prefect_cache")
+    for name in ("kept", "gone"):
+        kernel.run(f"%%prefect_cache {name}\n{name} = 1")
+    folder = tmp_path / "prefect" / "storage"
+    assert [r.state() for r in results.scan(folder, entries=store_root / "entries").results] == ["current", "current"]
+    kernel.run("%prefect_cache evict gone")
+    age(folder, LATER)
+    assert cli.main(["ls", "--results", str(folder)]) == 0
+    assert capsys.readouterr().out.count("a notebook's cell") == 2
+    assert cli.main(["prune", "--results", str(folder)]) == 0
+    assert "is gone" in capsys.readouterr().out
+    (left,) = results.scan(folder, entries=store_root / "entries").results
+    assert left.state() == "current"

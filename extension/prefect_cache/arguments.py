@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from .errors import UsageProblem
 from .panel.view import SORTS
+from .units import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -27,6 +28,7 @@ SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 KEY: Final = "an entry's name, or the first digits of its digest"
+STORAGE: Final = "of a storage, such as s3://bucket/cache or file:///mnt/team, instead of the store"
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,7 +76,7 @@ def cell_parser() -> Parser:
     say("--artifact", action="store_true", help="show a preview of each frame with the run on the Prefect server")
     say("--pin", action="store_true", help="never prune the entry")
     say("--explain", action="store_true", help="say whether it would be restored, and why; run nothing")
-    say("--storage", metavar="BLOCK", help="keep a copy in a Prefect storage block, such as s3/team-cache")
+    say("--storage", metavar="S", help="share the entry by s3://bucket/cache, file:///mnt/team or a Prefect block")
     say("-q", "--quiet", action="store_true", help="no status line")
     # Written by `magics.Auto` and `runner.Awaiting`, not by people.
     say("--auto", type=delay, help=argparse.SUPPRESS)
@@ -104,6 +106,7 @@ def line_parsers() -> dict[str, Parser]:
     say = command("list", "list the entries; words, size>1GB and unused>7d choose").add_argument
     say("search", nargs="*", metavar="WORD", default=[], help="part of a name, column or notebook; size>1GB; unused>7d")
     say("--sort", choices=SORTS, default="used", metavar="BY", help=f"sort by {', '.join(SORTS)}; the largest first")
+    say("--storage", metavar="URL", help=STORAGE)
     command("show", "all about one entry: code, inputs, files, how to open them").add_argument(
         "key", metavar="KEY", help=KEY
     )
@@ -113,12 +116,17 @@ def line_parsers() -> dict[str, Parser]:
     say("--overwrite", action="store_true", help="also where the notebook has that name already")
     say = command("why", "why the last cell ran, or how an entry differs from the one before it").add_argument
     say("key", nargs="?", metavar="KEY", help=KEY)
-    command("evict", "take entries out of the store").add_argument("keys", nargs="+", metavar="KEY", help=KEY)
+    say = command("evict", "take entries out of the store").add_argument
+    say("keys", nargs="+", metavar="KEY", help=KEY)
+    say("--storage", metavar="URL", help=STORAGE)
     command("undo", "bring back what was evicted last")
     command("pin", "never prune an entry").add_argument("key", metavar="KEY", help=KEY)
     command("unpin", "let an entry be pruned again").add_argument("key", metavar="KEY", help=KEY)
     say = command("prune", "evict what retention says").add_argument
     say("--dry-run", action="store_true", help="only say what would go, and what that frees")
+    say("--max-age", type=span, metavar="30d", help="evict what was unused for longer; else as %%config says")
+    say("--max-size", type=size, metavar="5GB", help="the size limit; else as %%config says")
+    say("--storage", metavar="URL", help=STORAGE)
     say = command("check", "read every file and compare it with its digest").add_argument
     say("--fix", action="store_true", help="remove what is damaged")
     command("stats", "hits, misses by cause, time saved, bytes")
@@ -223,6 +231,14 @@ def delay(text: str) -> float:
         message = f"{text!r} is no time span; write 90s, 30m, 12h, 7d or 2w, or seconds"
         raise argparse.ArgumentTypeError(message)
     return math.fsum(float(number) * SPANS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhdw])", plain))
+
+
+def size(text: str) -> int:
+    """Return the bytes of ``5GB``."""
+    try:
+        return int(parse_size(text))
+    except UsageProblem as error:
+        raise argparse.ArgumentTypeError(error.message) from None
 
 
 def missing(wanted: Iterable[str], present: Collection[str]) -> None:

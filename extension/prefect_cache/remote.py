@@ -11,24 +11,36 @@ their content, so that an upload cut short, or two at once, can never mix. What 
 before it becomes an entry of the local store, and keeps its own signature: another user's pickles
 stay closed until that user's key is trusted.
 
+A hit of the local store is sent as well, where the storage lacks it: who names a storage wants it complete, also of
+what was computed before it was named. It costs one small request in the background for each entry and session.
+
 A storage is named by an fsspec URL (``s3://bucket/cache``, ``file:///mnt/team``) or as a Prefect block
-(``s3-bucket/team-cache``). Blocks that can only read and write have no listing and no eviction.
+(``s3-bucket/team-cache``). Blocks that can only read and write have no listing and no eviction. In a folder,
+what is made follows the folder's own rule: where its group may write, so it may there (``chmod 2770``).
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import contextvars
+import os
 import queue
 import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from .digests import file_digest
 from .errors import CacheError, Damaged, NotFound, StoreUnwritable, UsageProblem
 from .store.entries import VARIANTS
 from .store.manifest import MANIFEST, SIGNATURE, from_bytes
+from .store.sharing import like_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -39,8 +51,22 @@ if TYPE_CHECKING:
 FAREWELL = 10.0
 """Seconds that the end of the process waits for uploads."""
 
+SETTLED = 86_400.0
+"""Seconds after which a file that no entry names belongs to no upload that is still on its way."""
+
+PATIENCE = 10.0
+"""Seconds that a cell waits for a storage's first word; their libraries wait for minutes where nobody answers."""
+
+REST = 60.0
+"""Seconds for which a storage that could not be reached is not asked again before a cell runs."""
+
 ROOM = 256
 """Uploads that may wait; more are left to the next time the entry is used."""
+
+
+UNREACHED = "check the address, the credentials and the network; the cell runs without it"
+
+T = TypeVar("T")
 
 
 class Place(Protocol):
@@ -65,6 +91,9 @@ class Place(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove an object, if it is there."""
+
+    def written(self, name: str) -> float | None:
+        """Return when an object was written, in seconds since the epoch; None where nobody knows."""
 
 
 class FilesystemPlace:
@@ -100,13 +129,18 @@ class FilesystemPlace:
         if "file" not in self._protocols:
             put(path)  # object stores show an object when all of it is there
             return
-        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        draft = f"{path}.{threading.get_native_id()}.part"
+        folder = Path(path).parent
+        if not folder.is_dir():
+            Path(self._root).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
+            like_parent(folder)
+        draft = Path(f"{path}.{os.getpid()}-{threading.get_native_id()}.part")
         try:
-            put(draft)
-            Path(draft).replace(path)
+            put(str(draft))
+            like_parent(draft)
+            draft.replace(path)
         finally:
-            Path(draft).unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
 
     @property
     def _protocols(self) -> Collection[str]:
@@ -134,6 +168,14 @@ class FilesystemPlace:
         """Remove an object, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(name))
+
+    def written(self, name: str) -> float | None:
+        """Return when an object was written, where the file system tells it."""
+        try:
+            when = self._fs.modified(self._path(name))
+        except (FileNotFoundError, NotImplementedError):
+            return None
+        return when.timestamp() if isinstance(when, datetime) else None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -180,6 +222,10 @@ class BlockPlace:
     def delete(self, name: str) -> None:
         """Refuse: a block cannot delete."""
         raise StoreUnwritable(f"{self.url} cannot delete {name}", remedy="name the storage by its fsspec URL")
+
+    def written(self, name: str) -> float | None:  # noqa: ARG002 - one signature for all places
+        """Return None: a block does not tell."""
+        return None
 
 
 def _now(method: Callable[..., object], *arguments: object) -> object:
@@ -272,6 +318,23 @@ class RemoteEntry:
         return sum(output.size for output in self.manifest.outputs)
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteCatalog:
+    """What a storage holds; one damaged entry does not hide the others."""
+
+    entries: tuple[RemoteEntry, ...]
+    problems: tuple[str, ...] = ()
+    """Names of the entries that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePlan:
+    """Entries to evict, with the reason for each, and files that no entry names; to show before it is carried out."""
+
+    evict: tuple[tuple[RemoteEntry, str], ...]
+    sweep: tuple[str, ...] = ()
+
+
 class Remote:
     """The entries of one storage.
 
@@ -296,11 +359,12 @@ class Remote:
             raise
         except Exception as error:
             # boto, aiohttp, gcsfs, paramiko ... each has exceptions of its own.
-            remedy = "check the address, the credentials and the network; the cell runs without it"
-            raise StoreUnwritable(f"{self.place.url}: {type(error).__name__}: {error}", remedy=remedy) from error
+            raise StoreUnwritable(f"{self.place.url}: {type(error).__name__}: {error}", remedy=UNREACHED) from error
 
-    def pull(self, key: Digest) -> tuple[Entry, ...]:
+    def pull(self, key: Digest, patience: float | None = None) -> tuple[Entry, ...]:
         """Fetch the entries of a key into the local store; return them.
+
+        `patience` is for the storage's first word, in seconds; the files take as long as they take.
 
         Raises
         ------
@@ -313,7 +377,7 @@ class Remote:
         with self._reaching():
             for name in _slots(key):
                 try:
-                    content = self.place.read(f"entries/{name}")
+                    content = _within(patience, partial(self.place.read, f"entries/{name}"), self.place.url)
                 except FileNotFoundError:
                     break
                 with contextlib.suppress(FileNotFoundError):  # evicted there meanwhile
@@ -368,20 +432,25 @@ class Remote:
                 return name
         return slots[0]
 
-    def entries(self) -> tuple[RemoteEntry, ...]:
-        """Return all entries of the storage; damaged ones are left out, and can be evicted by name."""
+    def catalog(self) -> RemoteCatalog:
+        """Return all that the storage holds, the newest run first."""
         found: list[RemoteEntry] = []
+        damaged: list[str] = []
         with self._reaching():
-            for name in self.place.names("entries"):
-                with contextlib.suppress(Damaged, FileNotFoundError):
-                    manifest = from_bytes(_unpack(self.place.read(name))[1])
-                    found.append(RemoteEntry(name.removeprefix("entries/"), manifest))
-        return tuple(found)
+            for place in self.place.names("entries"):
+                name = place.removeprefix("entries/")
+                try:
+                    found.append(RemoteEntry(name, from_bytes(_unpack(self.place.read(place))[1])))
+                except Damaged:
+                    damaged.append(name)
+                except FileNotFoundError:
+                    continue  # evicted there meanwhile
+        return RemoteCatalog(tuple(sorted(found, key=lambda e: -e.manifest.run.started)), tuple(damaged))
 
     def evict(self, entries: Sequence[RemoteEntry]) -> int:
         """Evict entries, and those of their files that no other entry has; return the bytes freed."""
         names = {entry.name for entry in entries}
-        kept = {file for entry in self.entries() if entry.name not in names for file in entry.files}
+        kept = {file for entry in self.catalog().entries if entry.name not in names for file in entry.files}
         sizes = {_file(output): output.size for entry in entries for output in entry.manifest.outputs}
         with self._reaching():
             for name in names:
@@ -390,19 +459,80 @@ class Remote:
                 self.place.delete(file)
         return sum(size for file, size in sizes.items() if file not in kept)
 
+    def remove_damaged(self, name: str) -> None:
+        """Delete an entry that cannot be read; its files go with the next sweep."""
+        with self._reaching():
+            self.place.delete(f"entries/{name}")
+
     def plan(
-        self, *, max_age: float | None = None, max_bytes: int | None = None, now: float
-    ) -> tuple[RemoteEntry, ...]:
-        """Choose what to evict: what is older than `max_age`, then the oldest over `max_bytes`."""
-        entries = sorted(self.entries(), key=lambda entry: entry.manifest.run.started)
-        total = sum(entry.size for entry in entries)
-        chosen: list[RemoteEntry] = []
-        for entry in entries:
-            too_old = max_age is not None and now - entry.manifest.run.started > max_age
-            if too_old or (max_bytes is not None and total > max_bytes):
-                chosen.append(entry)
+        self, *, max_age: float | None = None, max_bytes: int | None = None, now: float | None = None
+    ) -> RemotePlan:
+        """Choose what goes: what is expired, what ran longer ago than `max_age`, then the oldest over `max_bytes`.
+
+        A storage does not know when an entry was last used, so its age is that of its run.
+        """
+        now = time.time() if now is None else now
+        catalog = self.catalog()
+        total = sum(entry.size for entry in catalog.entries)
+        chosen: list[tuple[RemoteEntry, str]] = []
+        for entry in reversed(catalog.entries):
+            reason = _reason(entry, now, max_age)
+            if not reason and max_bytes is not None and total > max_bytes:
+                reason = "the oldest, over the size limit"
+            if reason:
+                chosen.append((entry, reason))
                 total -= entry.size
-        return tuple(chosen)
+        return RemotePlan(tuple(chosen), self._leftovers(catalog, now))
+
+    def _leftovers(self, catalog: RemoteCatalog, now: float) -> tuple[str, ...]:
+        """Return the files that no entry names and that no upload is about to name.
+
+        Where an entry cannot be read nobody knows what it names: nothing is left over then.
+        """
+        if catalog.problems:
+            return ()
+        named = {file for entry in catalog.entries for file in entry.files}
+        with self._reaching():
+            loose = [name for name in self.place.names("files") if name not in named]
+            written = {name: self.place.written(name) for name in loose}
+        return tuple(name for name, when in written.items() if when is not None and now - when > SETTLED)
+
+    def carry_out(self, plan: RemotePlan) -> int:
+        """Evict and sweep what was planned; return the bytes that the evicted entries gave back."""
+        freed = self.evict([entry for entry, _ in plan.evict])
+        with self._reaching():
+            for file in plan.sweep:
+                self.place.delete(file)
+        return freed
+
+
+def _within(seconds: float | None, ask: Callable[[], T], whom: str) -> T:
+    """Return an answer, or raise :class:`StoreUnwritable` where there is none in time; who asked goes on without."""
+    if seconds is None:
+        return ask()
+    answer: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # noqa: BLE001  raised again where it was asked for
+            answer.set_exception(error)
+
+    # A context of the caller's: Prefect's settings are in it.
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except FutureTimeout:
+        if answer.done():
+            raise
+        raise StoreUnwritable(f"{whom} did not answer within {seconds:g} s", remedy=UNREACHED) from None
+
+
+def _reason(entry: RemoteEntry, now: float, max_age: float | None) -> str:
+    run, ttl = entry.manifest.run, entry.manifest.options.get("ttl")
+    if isinstance(ttl, int | float) and run.started + run.seconds + ttl < now:
+        return "expired"
+    return "older than the age limit" if max_age is not None and now - run.started > max_age else ""
 
 
 class Uploads:
@@ -410,14 +540,14 @@ class Uploads:
 
     Parameters
     ----------
-    remote
-        Where to.
+    reach
+        Gives where to, in the background: what a storage needs takes a while to import and to connect.
     on_problem
         Called, in the background, with what went wrong.
     """
 
-    def __init__(self, remote: Remote, on_problem: Callable[[str], None] = lambda _: None) -> None:
-        self.remote = remote
+    def __init__(self, reach: Callable[[], Remote], on_problem: Callable[[str], None] = lambda _: None) -> None:
+        self._reach = reach
         self.sent = 0
         self.waiting = 0
         """Bytes that have arrived, and bytes still to send."""
@@ -463,10 +593,11 @@ class Uploads:
     def _work(self) -> None:
         while (entry := self._queue.get()) is not None:
             try:
-                self.remote.push(entry, self._arrived)
-            except (StoreUnwritable, Damaged, OSError) as error:
+                self._reach().push(entry, self._arrived)
+            except (CacheError, OSError) as error:
                 self._known.discard(str(entry.path))
-                self._on_problem(f"{entry.manifest.name} was not sent: {error}")
+                remedy = f"; {error.remedy}" if isinstance(error, CacheError) and error.remedy else ""
+                self._on_problem(f"{entry.manifest.name} was not sent: {error}{remedy}")
             finally:
                 self.waiting -= entry.size
                 self._queue.task_done()
@@ -494,35 +625,40 @@ class Storages:
         self._store = store
         self._tell = tell
         self._told: set[str] = set()
-        self._open: dict[str, Uploads] = {}
+        self._remotes: dict[str, Remote] = {}
+        self._uploads: dict[str, Uploads] = {}
+        self._resting: dict[str, float] = {}
+        self._lock = threading.RLock()
 
     def fetch(self, key: Digest, storage: str) -> bool:
         """Bring the entries of a key from a storage into the local store; return whether there were any."""
+        if time.monotonic() < self._resting.get(storage, 0.0):
+            return False
         try:
-            return bool(self._uploads(storage).remote.pull(key))
+            remote = _within(PATIENCE, partial(self._remote, storage), storage)
+            return bool(remote.pull(key, PATIENCE))
         except CacheError as error:
-            self._problem(error)
+            if isinstance(error, StoreUnwritable):
+                self._resting[storage] = time.monotonic() + REST
+            self._say(f"{error.message}; {error.remedy}" if error.remedy else error.message)
             return False
 
     def keep(self, entry: Entry, storage: str) -> None:
-        """Send an entry to a storage, in the background."""
-        try:
-            self._uploads(storage).add(entry)
-        except CacheError as error:
-            self._problem(error)
+        """Send an entry to a storage, in the background, unless it is there."""
+        if storage not in self._uploads:
+            self._uploads[storage] = Uploads(lambda: self._remote(storage), self._say)
+        self._uploads[storage].add(entry)
 
     def close(self) -> None:
         """End all uploads, as far as there is time for them."""
-        for uploads in self._open.values():
+        for uploads in self._uploads.values():
             uploads.close()
 
-    def _uploads(self, storage: str) -> Uploads:
-        if storage not in self._open:
-            self._open[storage] = Uploads(Remote(open_place(storage), self._store), self._say)
-        return self._open[storage]
-
-    def _problem(self, error: CacheError) -> None:
-        self._say(f"{error.message}; {error.remedy}" if error.remedy else error.message)
+    def _remote(self, storage: str) -> Remote:
+        with self._lock:
+            if storage not in self._remotes:
+                self._remotes[storage] = Remote(open_place(storage), self._store)
+            return self._remotes[storage]
 
     def _say(self, trouble: str) -> None:
         if trouble not in self._told:

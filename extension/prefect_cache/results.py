@@ -44,6 +44,9 @@ ENOUGH = 2**20
 POINTER = b'{"prefect_cache"'
 """How what the serializer "arrow" writes begins."""
 
+CELL = "prefect_cache-"
+"""How the records of notebooks' cells are named: they hold an entry's digest, see ``tasks.published``."""
+
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
@@ -127,7 +130,7 @@ def default_folder() -> Path:
     return Path(given or Path(home) / "storage").expanduser()
 
 
-def scan(folder: Path, *, results: Path | None = None) -> Found:
+def scan(folder: Path, *, results: Path | None = None, entries: Path | None = None) -> Found:
     """Read all records of a folder.
 
     Parameters
@@ -136,12 +139,14 @@ def scan(folder: Path, *, results: Path | None = None) -> Found:
         A result storage folder, or the folder that is a cache policy's ``key_storage``.
     results
         Where the results are to which a ``key_storage`` has the keys; by default as the keys say.
+    entries
+        The store's entries: the record of a notebook's cell names one, and is dangling where that was evicted.
     """
     read: list[Result] = []
     problems: list[Problem] = []
     for path in _record_files(folder):
         try:
-            read.append(_result(path, folder, results))
+            read.append(_result(path, folder, results, entries))
         except FileNotFoundError:
             continue  # evicted meanwhile
         except (Damaged, OSError) as error:
@@ -214,7 +219,7 @@ def _record_files(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(files) if not name.endswith((".lock", ".gitignore")))
 
 
-def _result(path: Path, folder: Path, results: Path | None) -> Result:
+def _result(path: Path, folder: Path, results: Path | None, entries: Path | None) -> Result:
     status = path.stat()
     with path.open("rb") as file:
         text = file.read(ENOUGH)
@@ -223,7 +228,8 @@ def _result(path: Path, folder: Path, results: Path | None) -> Result:
     files = list(_named(metadata, path, results))
     if "payload" in pointer:
         files.append(_payload(pointer, folder))
-    missing = next((file for file in files if not file.exists()), None)
+    needed = [*files, *([entry] if (entry := _entry(path, value, entries)) else [])]
+    missing = next((file for file in needed if not file.exists()), None)
     there = tuple(file for file in files if file.exists())
     expires = metadata.get("expiration")
     return Result(
@@ -233,7 +239,7 @@ def _result(path: Path, folder: Path, results: Path | None) -> Result:
         serializer=str((metadata.get("serializer") or {}).get("type") or "pickle"),
         size=status.st_size + sum(map(_size, there)),
         written=status.st_mtime,
-        task=str(pointer.get("task") or ""),
+        task=str(pointer.get("task") or ("a notebook's cell" if path.name.startswith(CELL) else "")),
         expires=datetime.fromisoformat(expires).timestamp() if expires else None,
         version=str(metadata.get("prefect_version") or ""),
         missing=missing,
@@ -273,6 +279,14 @@ def _payload(pointer: Mapping[str, Any], folder: Path) -> Path:
     name = str(pointer.get("payload") or "")
     beside = folder / PAYLOADS / name
     return beside if beside.exists() else Path(str(pointer.get("folder") or folder / PAYLOADS)) / name
+
+
+def _entry(record: Path, value: str, entries: Path | None) -> Path | None:
+    """Return the entry's folder that a cell's record names; it is the store's to keep or to evict."""
+    if entries is None or not record.name.startswith(CELL):
+        return None
+    name = value.strip('"')
+    return entries / name if re.fullmatch(r"[0-9a-f]{32}(-\d+)?", name) else None
 
 
 def _named(metadata: Mapping[str, Any], record: Path, results: Path | None) -> Iterator[Path]:

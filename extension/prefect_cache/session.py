@@ -116,7 +116,7 @@ class Shell:
         Brings the entries of a key, given by its digest, from the storage that the options name; tells whether there
         were any.
     keep
-        Sends an entry to the storage that the options name.
+        Sends an entry to the storage that the options name, unless it is there.
     waiting
         Called with who runs the same cell now, before waiting for them.
     preload
@@ -230,6 +230,8 @@ class Session:
             if hit is None and options.storage and self.shell.fetch(key.digest, options):
                 hit, because = self._restore(cell, key, started)
             if hit is not None:
+                if options.storage:
+                    self.shell.keep(cast("Hit", hit[0]).entry, options)
                 return hit
         return self._run_alone(cell, key, found, options, because, started)
 

@@ -40,6 +40,7 @@ from uuid import UUID
 
 from .errors import CellTimeout
 from .reporting import PATIENCE, Artifact, Notebook, Printed, Reporter, Step, Told
+from .results import CELL
 from .units import size_text
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
     from .model import Entry, Json, Key, Options, Output
 
-    Hook = Callable[[BaseTransaction], object]
+    Hook = Callable[[BaseTransaction], None]
 
 NOWHERE = "http://127.0.0.1:9/api"
 """An address that the engine's client is given and never calls (port 9 is *discard*)."""
@@ -135,7 +136,8 @@ def published(entry: Entry, key: Key) -> None:
     """Write Prefect's own record for the key: a JSON result that holds the entry's digest.
 
     Called by the session after it has published an entry that a task ran for; a Prefect result storage
-    that cannot be written is left alone, since the entry stands without the record.
+    that cannot be written is left alone, since the entry stands without the record. A record that outlives its
+    entry is never read again; ``prefect-cache prune --results`` takes it away.
     """
     from prefect.exceptions import SerializationError
     from prefect.filesystems import LocalFileSystem
@@ -147,7 +149,7 @@ def published(entry: Entry, key: Key) -> None:
         result_storage=LocalFileSystem(basepath=folder), serializer=JSONSerializer(), cache_result_in_memory=False
     )
     with contextlib.suppress(OSError, SerializationError):
-        records.write(entry.digest, key=f"prefect_cache-{key.digest}")
+        records.write(entry.digest, key=f"{CELL}{key.digest}")
 
 
 @cache
@@ -273,7 +275,7 @@ def _inside(hook: Hook, outside: Callable[[], AbstractContextManager[None]]) -> 
             with outside():
                 await hook(transaction)
 
-        return later
+        return cast("Hook", later)
 
     @wraps(hook)
     def now(transaction: BaseTransaction) -> None:
@@ -384,10 +386,7 @@ def _artifact(entry: Entry, output: Output, notebook: str) -> Artifact:
         page = preview.page(0, SHOWN_ROWS, columns=(0, SHOWN_COLUMNS))
     finally:
         preview.close()
-    labels: list[str] = []
-    for column in page.columns:  # a record has each name once, a frame may have it twice
-        again = labels.count(column.name)
-        labels.append(f"{column.name} ({again + 1})" if again else column.name)
+    labels = [column.name for column in page.columns]  # Preview gives each a name of its own
     parts = [f"{page.total:,} rows", f"{page.total_columns:,} columns", size_text(output.size)]
     if page.total > len(page.rows) or page.total_columns > len(labels):
         parts.append(f"here the first {len(page.rows):,} and {len(labels):,}")

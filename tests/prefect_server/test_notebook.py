@@ -95,6 +95,6 @@ def test_prints_and_previews_of_frames_go_to_the_server_when_asked(
         shown = artifacts["shop-orders"]
         assert (shown.type, str(shown.flow_run_id)) == ("table", flow_run)
         rows = json.loads(shown.data)
-        assert (len(rows), rows[3]) == (20, {"id": "3", "name": "<b>3</b>", "name (2)": "0.428571429"})
+        assert (len(rows), rows[3]) == (20, {"id": "3", "name": "<b>3</b>", "name#2": "0.4285714286"})
         assert shown.description.startswith("**orders**: DataFrame, 1,000 rows, 3 columns")
         assert "here the first 20 and 3" in shown.description
