@@ -126,7 +126,7 @@ class TestSeeing:
         code, out, _ = say("why", newer.digest)
         assert code == 0
         assert "x changed" in out
-        assert orders.digest[:12] in out
+        assert orders.digest[:8] in out
         told = say.json("why", newer.digest)
         assert told["nearest"] == orders.digest
         assert told["changes"] == [{"kind": "input", "name": "x", "how": "changed"}]
@@ -139,7 +139,8 @@ class TestSeeing:
         store.touch(orders)
         assert str(store_root) in say("where")[1]
         stats = say.json("stats")
-        assert stats == say.json("where")
+        # What else is written to the disk meanwhile changes what is free, and with it the limit.
+        assert stats | {"free": 0, "limit": 0} == say.json("where") | {"free": 0, "limit": 0}
         assert (stats["entries"], stats["hits"], stats["saved"]) == (1, 1, 90.0)
         assert "1 min 30 s" in say("stats")[1]
 

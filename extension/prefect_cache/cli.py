@@ -209,25 +209,13 @@ def why(store: Store, asked: argparse.Namespace) -> Answer:
     entry = store.get(asked.key)
     manifest = entry.manifest
     code = next((part.digest for part in manifest.key.parts if part.kind == "code"), "")
-    earlier = [
-        other
-        for other in store.alike(manifest.name, code, limit=50)
-        if other.digest != entry.digest and other.manifest.run.started <= manifest.run.started
-    ]
-    noted = manifest.options.get("because")
-    because = noted if isinstance(noted, str) else ""
-    nearest = explain.nearest(manifest.key, earlier, manifest.source)
-    if nearest is None:
-        text = f"{manifest.name} ran because {because or explain.NEVER_RUN}"
-        return Answer(text, {"key": entry.digest, "because": because, "nearest": None, "changes": []})
-    changes = manifest.key.changes(nearest.manifest.key)
-    lines = explain.why(changes, older_source=nearest.manifest.source, source=manifest.source)
-    lines = lines or ["what it reads outside the notebook was not as it had been then"]
-    told: list[Json] = [{"kind": change.kind, "name": change.name, "how": change.how} for change in changes]
-    head = f"{manifest.name} ran because {because or explain.because_all(changes)}"
-    against = f"against {nearest.digest[:12]} of {moment_text(nearest.manifest.run.started)}:"
-    data: Json = {"key": entry.digest, "because": because, "nearest": nearest.digest, "changes": told}
-    return Answer("\n".join([head, against, *lines]), data)
+    earlier = store.alike(manifest.name, code, limit=50)
+    compared = explain.compare(manifest.key, manifest.source, earlier, than=entry)
+    told: list[Json] = [{"kind": change.kind, "name": change.name, "how": change.how} for change in compared.changes]
+    because = manifest.options.get("because", "")
+    nearest = compared.older.digest if compared.older is not None else None
+    data: Json = {"key": entry.digest, "because": because, "nearest": nearest, "changes": told}
+    return Answer("\n".join(explain.ran_because(entry, compared)), data)
 
 
 def stats(store: Store, asked: argparse.Namespace) -> Answer:  # noqa: ARG001 - one signature for all

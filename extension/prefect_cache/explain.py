@@ -8,17 +8,18 @@ from __future__ import annotations
 import difflib
 import html
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, cast
 
 from .model import Bypass, Change, Failed, Hit, Miss, Part
-from .units import seconds_text, size_text
+from .units import moment_text, seconds_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .model import Entry, Json, Key, Outcome
+    from .model import Entry, Json, Key, Observed, Outcome
 
 SHOWN_NAMES: Final = 4
 """How many names a status line spells out before it says how many more there are."""
@@ -64,13 +65,13 @@ def _clauses(outcome: Outcome, now: float) -> list[str]:
             why = "refreshed as asked" if refreshed else f"missed because {because}" if because else ""
             return [ran, *([why] if why else []), *notes]
         case Bypass(reason=reason, seconds=seconds, remedy=remedy, notes=notes):
-            ran = f"ran in {took(seconds)}, not stored: {_clause(reason)}"
-            return [ran, *([_clause(remedy)] if remedy else []), *notes]
+            ran = f"ran in {took(seconds)}, not stored: {clause(reason)}"
+            return [ran, *([clause(remedy)] if remedy else []), *notes]
         case Failed(error=error, seconds=seconds):
             return [f"failed after {took(seconds)}, nothing stored: {type(error).__name__}"]
 
 
-def _clause(sentence: str) -> str:
+def clause(sentence: str) -> str:
     """Return a sentence as a part of a longer one."""
     text = sentence.strip().removesuffix(".")
     begins_with_a_word = text[:2].istitle() and text[1:2].islower()
@@ -159,7 +160,7 @@ def because_all(changes: Sequence[Change], limit: int = 2) -> str:
     """Return several differences as one clause, the most telling first; `NEVER_RUN` where there are none."""
     if not changes:
         return NEVER_RUN
-    ranked = sorted(changes, key=lambda change: _RANK.get(change.kind, len(_RANK)))
+    ranked = sorted(_telling(changes), key=lambda change: _RANK.get(change.kind, len(_RANK)))
     more = len(ranked) - limit
     said = ", ".join(dict.fromkeys(because(change) for change in ranked[:limit]))
     return said + (f" and {more} more thing{'s' if more > 1 else ''} changed" if more > 0 else "")
@@ -170,12 +171,12 @@ def nearest(key: Key, entries: Iterable[Entry], source: str = "") -> Entry | Non
 
     An entry that has less than half of its parts in common with `key`, and another source, is none.
     """
-    mine = {(part.kind, part.name): part.digest for part in key.parts}
+    mine = {(part.kind, part.name): part for part in key.parts}
 
     def likeness(entry: Entry) -> tuple[bool, float, float]:
-        theirs = {(part.kind, part.name): part.digest for part in entry.manifest.key.parts}
-        same = sum(theirs.get(part) == digest for part, digest in mine.items())
-        code = [digest for (kind, _), digest in mine.items() if kind == "code"]
+        theirs = {(part.kind, part.name): part for part in entry.manifest.key.parts}
+        same = sum(_likeness(theirs[name], part) for name, part in mine.items() if name in theirs)
+        code = [part.digest for (kind, _), part in mine.items() if kind == "code"]
         same_code = any(part.kind == "code" and part.digest in code for part in entry.manifest.key.parts)
         text = difflib.SequenceMatcher(None, source, entry.manifest.source).quick_ratio() if source else 0.0
         return same_code, text + same / max(1, len(mine.keys() | theirs.keys())), entry.manifest.run.started
@@ -187,16 +188,129 @@ def nearest(key: Key, entries: Iterable[Entry], source: str = "") -> Entry | Non
     return best if same_code or score > (1.0 if source else 0.5) else None
 
 
+def _likeness(older: Part, newer: Part) -> float:
+    """Return 1 for equal parts; less for values that have some columns or keys in common, the more of them the more."""
+    if older.digest == newer.digest:
+        return 1.0
+    was, now = _leaves(older.detail), _leaves(newer.detail)
+    return 0.5 * len(was & now) / max(1, len(was | now))
+
+
+def _leaves(detail: Json) -> set[tuple[str, str, str]]:
+    named = ((kind, parts) for kind, parts in as_dict(detail).items() if isinstance(parts, dict))
+    return {(kind, name, str(told)) for kind, parts in named for name, told in parts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A run beside the earlier one that it resembles most; `older` is None where there is none."""
+
+    older: Entry | None = None
+    changes: tuple[Change, ...] = ()
+    source: str = ""
+
+    def lines(self) -> list[str]:
+        """Return what differs, as a person reads it; nothing where no earlier run resembles this one."""
+        if self.older is None:
+            return []
+        older = self.older.manifest
+        since = f"compared with the run of {moment_text(older.run.started)} ({older.name}, {self.older.digest[:8]}):"
+        told = why(self.changes, older_source=older.source, source=self.source)
+        return [since, *(f"  {line}" for line in told or ["the same code, inputs and files"])]
+
+
+def compare(
+    key: Key, source: str, entries: Iterable[Entry], *, than: Entry | None = None, observed: Iterable[Change] = ()
+) -> Comparison:
+    """Return how a key differs from that of the nearest of `entries`.
+
+    Parameters
+    ----------
+    key, source
+        What is asked about.
+    entries
+        The earlier runs that come into question.
+    than
+        The entry that the key belongs to: only runs before its own are looked at, and where those saw other
+        files (or whatever else a run observes) that is said as well.
+    observed
+        Where there is no such entry: how the files are now, compared with the nearest run.
+    """
+    before = entries
+    if than is not None:
+        started = than.manifest.run.started
+        before = [e for e in entries if e.digest != than.digest and e.manifest.run.started <= started]
+    older = nearest(key, before, source)
+    if older is None:
+        return Comparison(source=source)
+    changes = key.changes(older.manifest.key)
+    seen = tuple(observed) if than is None else observations(older.manifest.observed, than.manifest.observed)
+    told = {(change.kind, change.name) for change in changes}
+    # What only one of the runs looked at is told where nothing else is: as a rule it follows from the rest.
+    seen = tuple(s for s in seen if (s.kind, s.name) not in told and ((s.older and s.newer) or not changes))
+    return Comparison(older, (*changes, *seen), source)
+
+
+def ran_because(entry: Entry, compared: Comparison) -> list[str]:
+    """Return a ``why`` for a stored run: what was said of it then, and how it differs from the run before."""
+    noted = entry.manifest.options.get("because")
+    said = noted if isinstance(noted, str) and noted else because_all(compared.changes)
+    return [f"{entry.manifest.name} ran because {said}", *compared.lines()]
+
+
+AT_A_PATH: Final = frozenset({"file", "absent", "exists", "written"})
+"""Kinds of observations that say what stands at a path."""
+
+
+def observations(older: Iterable[Observed], newer: Iterable[Observed]) -> tuple[Change, ...]:
+    """Return how what one run observed differs from what an earlier one did.
+
+    What only one of them looked at is told where there is no other difference.
+    """
+
+    def placed(all_: Iterable[Observed]) -> dict[tuple[str, str], Observed]:
+        return {("path" if seen.kind in AT_A_PATH else seen.kind, seen.name): seen for seen in all_}
+
+    was, now = placed(older), placed(newer)
+    both = [_observation(was[place], now[place]) for place in now if place in was]
+    changed = tuple(change for change in both if change is not None)
+    if changed:
+        return changed
+    new = (Change(now[p].kind, now[p].name, "new", None, _part(now[p])) for p in now if p not in was)
+    gone = (Change(was[p].kind, was[p].name, "gone", _part(was[p]), None) for p in was if p not in now)
+    return (*new, *gone)
+
+
+def _observation(was: Observed, now: Observed) -> Change | None:
+    if was.digest == now.digest:
+        return None
+    kind = "input" if was.kind == "name" else was.kind
+    if was.kind == "absent":
+        return Change(kind, now.name, "new", None, _part(now))
+    return Change(kind, now.name, "gone" if now.kind == "absent" else "changed", _part(was), _part(now))
+
+
+def _part(seen: Observed) -> Part:
+    return Part(seen.kind, seen.name, seen.digest, seen.detail)
+
+
 def why(changes: Iterable[Change], *, older_source: str = "", source: str = "") -> list[str]:
     """Return what differs, in as many lines as a person needs to see how."""
     lines: list[str] = []
-    for change in changes:
+    for change in _telling(changes):
         lines.append(f"{_title(change)}: {_how(change)}")
         if change.kind == "code" and older_source and source:
             lines += _diff(older_source, source)
         elif change.older is not None and change.newer is not None:
             lines += _diff(_source(change.older), _source(change.newer))
     return lines
+
+
+def _telling(changes: Iterable[Change]) -> list[Change]:
+    """Return the changes without those that follow from another: a module's state from its source."""
+    found = list(changes)
+    modules = {f"module {change.name}" for change in found if change.kind == "module"}
+    return [change for change in found if not (change.kind == "state" and change.name in modules)]
 
 
 _VERBS: Final[Mapping[str, str]] = {"changed": "changed", "new": "is new", "gone": "is gone"}
@@ -256,16 +370,44 @@ def _say_environ(change: Change) -> str:
     return f"${change.name} {_VERBS[change.how]}"
 
 
+def _say_file(change: Change) -> str:
+    when = _written_on(change)
+    return f"{change.name} {_VERBS[change.how]}{' ' + when if when else ''}"
+
+
+def _written_on(change: Change) -> str:
+    """Return when a file was written last, where that is since the earlier run had seen it."""
+    was, now = _fact(change.older, "mtime_ns"), _fact(change.newer, "mtime_ns")
+    return day(now / 1e9, time.time()) if now > was else ""
+
+
+def _fact(part: Part | None, name: str) -> int:
+    """Return a number that is known of a file, 0 where it is not."""
+    told = as_dict(part.detail).get(name) if part is not None else None
+    return told if isinstance(told, int) else 0
+
+
 def _say_written(change: Change) -> str:
     return f"{change.name}, which it wrote, {'is missing' if change.how == 'gone' else 'changed'}"
 
 
 def _say_absent(change: Change) -> str:
-    return f"{change.name} now exists"
+    when = _written_on(change)
+    return f"{change.name} now exists{', written ' + when if when else ''}"
 
 
 def _say_folder(change: Change) -> str:
-    return f"the files in {change.name} changed"
+    was, now = (as_dict(part.detail) if part is not None else {} for part in (change.older, change.newer))
+    came, went = [name for name in now if name not in was], [name for name in was if name not in now]
+    if not was or not now or len(came) + len(went) > SHOWN_DETAILS:
+        return f"the files in {change.name} changed"
+    told = [(came, "new in"), (went, "gone from")]
+    said = [f"{', '.join(names)} {_be(names)} {where} {change.name}" for names, where in told if names]
+    return ", ".join(said) or f"the files in {change.name} changed"
+
+
+def _be(named: Sequence[str]) -> str:
+    return "are" if len(named) > 1 else "is"
 
 
 def _say_state(change: Change) -> str:
@@ -322,6 +464,7 @@ _CLAUSES: Final = {
     "module": _say_module,
     "package": _say_package,
     "environ": _say_environ,
+    "file": _say_file,
     "written": _say_written,
     "absent": _say_absent,
     "folder": _say_folder,
@@ -378,8 +521,18 @@ def _how(change: Change) -> str:
     older, newer = _version(change.older), _version(change.newer)
     if older and newer and older != newer:
         return f"{older} -> {newer}"
+    if change.kind in ("file", "written", "absent"):
+        return _how_file(change)
     differences = _differences(change)
     return ", ".join(d.text for d in differences) if differences else "changed"
+
+
+def _how_file(change: Change) -> str:
+    """Return when a file was written, and how large it was and is."""
+    known = [size_text(size) for part in (change.older, change.newer) if (size := _fact(part, "size"))]
+    when = _written_on(change)
+    first = f"changed {when}" if when else "changed"
+    return ", ".join([first, *([" -> ".join(dict.fromkeys(known))] if known else [])])
 
 
 def _version(part: Part | None) -> str:
@@ -400,7 +553,7 @@ def _diff(older: str, newer: str) -> list[str]:
     if not older or not newer or older == newer:
         return []
     lines = difflib.unified_diff(older.splitlines(), newer.splitlines(), lineterm="", n=1)
-    return [f"    {line}" for line in lines if not line.startswith(("---", "+++", "@@"))]
+    return [f"    {line}" for line in lines if line.strip() and not line.startswith(("---", "+++", "@@"))]
 
 
 # How two fingerprints differ
@@ -419,7 +572,9 @@ def _differences(change: Change) -> list[Difference]:
     newer = change.newer.detail if change.newer is not None else None
     if not isinstance(older, dict) or not isinstance(newer, dict):
         return []
-    return _parts("files", older, newer) if change.kind == "files" else differences(older, newer)
+    if change.kind in ("files", "folder"):
+        return _parts("files", older, newer)
+    return [] if change.kind in AT_A_PATH else differences(older, newer)
 
 
 def differences(older: Mapping[str, Json], newer: Mapping[str, Json]) -> list[Difference]:
@@ -427,12 +582,22 @@ def differences(older: Mapping[str, Json], newer: Mapping[str, Json]) -> list[Di
     if older.get("type") != newer.get("type"):
         return [Difference(f"was {older.get('type')}, is {newer.get('type')}")]
     found: list[Difference] = []
+    other_rows = older.get("rows") != newer.get("rows")
     for name in [*newer, *(k for k in older if k not in newer)]:
         was, now = older.get(name), newer.get(name)
         if name in ("digest", "source") or (was == now and _order(was) == _order(now)):
             continue
-        found += _difference(name, was, now)
+        if name in _DIGESTS:
+            # Another number of rows is another index, and other columns are other labels: that is said already.
+            said = other_rows if name == "index" else bool(found)
+            found += [] if said else [Difference(f"{name} {'differ' if name != 'index' else 'differs'}")]
+        else:
+            found += _difference(name, was, now, rows_too=other_rows)
     return found
+
+
+_DIGESTS: Final = ("index", "labels", "values")
+"""Names in a detail whose value is a digest: all that can be told is that they differ."""
 
 
 def _order(value: Json) -> list[str]:
@@ -440,9 +605,9 @@ def _order(value: Json) -> list[str]:
     return list(value) if isinstance(value, dict) else []
 
 
-def _difference(name: str, was: Json, now: Json) -> list[Difference]:
+def _difference(name: str, was: Json, now: Json, *, rows_too: bool) -> list[Difference]:
     if isinstance(was, dict) and isinstance(now, dict):
-        return _parts(name, was, now)
+        return _parts(name, was, now, all_differ=rows_too)
     if name in ("rows", "length") and isinstance(was, int) and isinstance(now, int):
         many = abs(now - was)
         thing = "row" if name == "rows" else "element"
@@ -453,23 +618,53 @@ def _difference(name: str, was: Json, now: Json) -> list[Difference]:
     return [Difference(f"{what}{_short(was)} -> {_short(now)}")]
 
 
-def _parts(kind: str, was: Mapping[str, Json], now: Mapping[str, Json]) -> list[Difference]:
-    """Return how two maps of named parts (columns, keys, attributes) differ."""
+def _parts(
+    kind: str, was: Mapping[str, Json], now: Mapping[str, Json], *, all_differ: bool = False
+) -> list[Difference]:
+    """Return how two maps of named parts (columns, keys, attributes) differ.
+
+    `all_differ`: something else, such as another number of rows, makes each part differ; then that is not told again.
+    """
     noun = kind.removesuffix("s")
-    changed = [name for name in now if name in was and was[name] != now[name]]
     added = [name for name in now if name not in was]
     removed = [name for name in was if name not in now]
-    equal = len(now) - len(changed) - len(added)
-    found: list[Difference] = []
+    renamed = _renamed(was, now, removed, added)
+    common = [name for name in now if name in was]
+    retyped = {name: types for name in common if (types := _types(was[name], now[name]))}
+    changed = [name for name in common if was[name] != now[name] and name not in retyped]
+    if all_differ and len(changed) + len(retyped) == len(common):
+        changed = []
+    equal = len(common) - len(changed) - len(retyped)
+    found = [Difference(f"{noun} {name} was {old}, is {new}", name) for name, (old, new) in retyped.items()]
     if changed:
         others = f" ({equal} other{'s' if equal != 1 else ''} equal)" if equal else ""
         single = changed[0] if len(changed) == 1 else ""
         found.append(Difference(f"{_listed(noun, changed)} differ{'s' if single else ''}{others}", ", ".join(changed)))
-    if added:
+    found += [Difference(f"{noun} {old} renamed to {new}") for old, new in renamed.items()]
+    if added := [name for name in added if name not in renamed.values()]:
         found.append(Difference(f"{_listed(noun, added)} added"))
-    if removed:
+    if removed := [name for name in removed if name not in renamed]:
         found.append(Difference(f"{_listed(noun, removed)} removed"))
-    return found or [Difference(f"order of {noun}s changed")]
+    return found or ([] if all_differ else [Difference(f"order of {noun}s changed")])
+
+
+def _renamed(
+    was: Mapping[str, Json], now: Mapping[str, Json], removed: Sequence[str], added: Sequence[str]
+) -> dict[str, str]:
+    """Return the parts that went under one name and came under another, where only one can be meant."""
+    contents = Counter(str(was[name]) for name in removed) | Counter(str(now[name]) for name in added)
+    return {
+        old: new
+        for old in removed
+        for new in added
+        if was[old] == now[new] and str(was[old]).strip() and contents[str(was[old])] == 1
+    }
+
+
+def _types(was: Json, now: Json) -> tuple[str, str] | None:
+    """Return the types of a column (its detail is type and digest), where they differ."""
+    old, new = (str(told).rpartition(" ")[0] for told in (was, now))
+    return (old, new) if old and new and old != new else None
 
 
 def _listed(noun: str, found: Sequence[str]) -> str:

@@ -432,28 +432,26 @@ class PrefectCache(Magics):
     def _do_why(self, said: Namespace) -> None:
         if hasattr(said, "key"):
             entry = self.store.get(said.key)
-            self.show(explain.Lines(tuple(self._difference(entry.manifest.key, entry.manifest.source, entry))))
+            self.show(explain.Lines(tuple(explain.ran_because(entry, self._compared(entry)))))
         elif not self.outcomes or self._was is None:
             raise UsageProblem("no cell has run under %%prefect_cache in this session yet")
         else:
-            outcome = self.outcomes[-1]
+            outcome, (source, options) = self.outcomes[-1], self._was
             lines = report.verdict(outcome)
-            if outcome.key is not None and explain.status(outcome) in ("miss", "bypass"):
-                lines += self._difference(outcome.key, self._was[0], getattr(outcome, "entry", None))
+            if isinstance(outcome, Miss):
+                lines += self._compared(outcome.entry).lines()
+            elif isinstance(outcome, Bypass) and outcome.key is not None:
+                lines += explain.compare(outcome.key, source, self._alike(outcome.key, options.name)).lines()
             self.show(explain.Lines(tuple(lines)))
 
-    def _difference(self, key: Key, source: str, but: Entry | None) -> list[str]:
-        """Return how a key differs from that of the nearest earlier entry, other than `but`."""
+    def _compared(self, entry: Entry) -> explain.Comparison:
+        manifest = entry.manifest
+        earlier = self._alike(manifest.key, manifest.name)
+        return explain.compare(manifest.key, manifest.source, earlier, than=entry)
+
+    def _alike(self, key: Key, name: str) -> tuple[Entry, ...]:
         code = next((part.digest for part in key.parts if part.kind == "code"), "")
-        name = but.manifest.name if but is not None else ""
-        others = [e for e in self.store.alike(name, code, limit=20) if but is None or e.digest != but.digest]
-        older = explain.nearest(key, others, source)
-        if older is None:
-            return ["no earlier entry resembles it"]
-        changes = key.changes(older.manifest.key)
-        since = f"compared with the run of {report.moment(older.manifest.run.started)} ({older.manifest.name}):"
-        lines = explain.why(changes, older_source=older.manifest.source, source=source)
-        return [since, *(f"  {line}" for line in lines or ["the same code and inputs; what it observed differs"])]
+        return self.store.alike(name, code, limit=50)
 
     def _do_evict(self, said: Namespace) -> None:
         if storage := getattr(said, "storage", ""):

@@ -238,7 +238,7 @@ def verdict(outcome: Outcome) -> list[str]:
         "bypass": f"ran and was not stored: {cause}",
         "failed": f"raised, and nothing was stored: {cause}",
     }[word]
-    return [first, *([f"what helps: {remedy}"] if remedy else []), *getattr(outcome, "notes", ())]
+    return [first, *([f"what helps: {explain.clause(remedy)}"] if remedy else []), *getattr(outcome, "notes", ())]
 
 
 def moment(then: float) -> str:

@@ -19,7 +19,6 @@ import getpass
 import socket
 import sys
 import time
-import warnings
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -48,6 +47,7 @@ from prefect_cache.model import (
     Observed,
     Options,
     Outcome,
+    Problem,
     Run,
 )
 
@@ -213,17 +213,15 @@ class Session:
         started = time.perf_counter()
         cell = analyse(source, transform=self.shell.transform, names=self.namespace)
         if cell.dynamic:
-            return self._bypass(cell, options, cell.dynamic[0], remedy="name what it reads, so that it can be seen")
+            return self._bypass(cell, options, cell.dynamic[0], remedy=NAME_IT)
         if options.refresh or not self.store.alike("", tree_digest(cell.tree), limit=1):
             self.shell.preload()
         try:
             key, found = key_for(cell, self.namespace, options, self.shell.manner())
         except Unfingerprintable as error:
-            return self._bypass(
-                cell, options, _unkeyed(error), error.remedy or f"leave it out with --ignore {error.name}"
-            )
+            return self._bypass(cell, options, _unkeyed(error), _way_out(error))
         if found.dynamic:
-            return self._bypass(cell, options, found.dynamic[0], remedy="name what it reads, so that it can be seen")
+            return self._bypass(cell, options, found.dynamic[0], remedy=NAME_IT)
         because = ""
         if not options.refresh:
             hit, because = self._restore(cell, key, started)
@@ -270,24 +268,25 @@ class Session:
         try:
             key, found = key_for(cell, self.namespace, options, self.shell.manner())
         except Unfingerprintable as error:
-            return [f"bypass: {_unkeyed(error)}", error.remedy or f"leave it out with --ignore {error.name}"]
+            return [f"bypass: {_unkeyed(error)}", f"what helps: {explain.clause(_way_out(error))}"]
         if reasons := (*cell.dynamic, *found.dynamic):
-            return [f"bypass: {reason}" for reason in reasons]
+            return [*(f"bypass: {reason}" for reason in reasons), f"what helps: {NAME_IT}"]
         for entry in self.store.variants(key.digest):
             if self._difference(entry) is None:
                 moment = explain.day(entry.manifest.run.started, time.time())
                 return [f"hit: {entry.manifest.name} would be restored, as it ran {moment}"]
-        return [f"miss: {self._because(cell, key, options)}", *self._why(cell, key)]
+        stale = max(self.store.variants(key.digest), key=lambda entry: entry.manifest.run.started, default=None)
+        older = stale or self._nearest(cell, key, options.name)
+        seen = self._differences(stale) if stale is not None else ()
+        compared = explain.compare(key, cell.source, [older] if older else [], observed=seen)
+        return [f"miss: {explain.because_all(compared.changes)}", *compared.lines()]
 
-    def _why(self, cell: Cell, key: Key) -> list[str]:
-        stale = [change for entry in self.store.variants(key.digest) if (change := self._difference(entry)) is not None]
-        if stale:
-            return explain.why(stale[:1])
-        older = self._nearest(cell, key, "")
-        if older is None:
-            return []
-        changes = key.changes(older.manifest.key)
-        return explain.why(changes, older_source=older.manifest.source, source=cell.source)
+    def _differences(self, entry: Entry) -> tuple[Change, ...]:
+        """Return all that `_difference` returns the first of."""
+        first = self._difference(entry)
+        if first is None or first.kind in ("expired", "input"):
+            return () if first is None else (first,)
+        return observe.differences(entry.manifest.observed)
 
     # Hits
 
@@ -316,7 +315,8 @@ class Session:
                     replay = Replay(entry, self.namespace)
             except (Damaged, Untrusted) as error:
                 because = f"its stored run cannot be used: {error.message}"
-                warnings.warn(f"{entry.manifest.name}: {error.message}; the cell runs instead", stacklevel=2)
+                what = f"{error.message}; the cell runs instead"
+                self.store.on_problem(Problem(entry.path, what, entry.manifest.name))
                 continue
             except Unfingerprintable as error:
                 because = because or error.message
@@ -521,6 +521,20 @@ def _check_trust(entry: Entry, cell: Cell) -> None:
             "it shows or imports things, without a signature that is trusted",
             remedy="trust the other user's key with prefect_cache.trust(key_file)",
         )
+
+
+NAME_IT = "name what it reads, so that it can be seen"
+"""The way out where names are made up while the cell runs."""
+
+
+def _way_out(error: Unfingerprintable) -> str:
+    """Return what the user can do about an input without a key; the option that lifts it is always among it."""
+    remedy = error.remedy.rstrip(".")
+    if not error.name or f"--ignore {error.name}" in remedy:
+        return remedy
+    if remedy.endswith("--ignore"):
+        return f"{remedy} {error.name}"
+    return f"{remedy}, or --ignore {error.name}" if remedy else f"leave it out with --ignore {error.name}"
 
 
 def _unkeyed(error: Unfingerprintable) -> str:

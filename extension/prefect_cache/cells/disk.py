@@ -65,6 +65,9 @@ class Look:
 
 ABSENT = Look("absent")
 
+LISTED = 500
+"""Names of a folder that a manifest holds at most."""
+
 
 def look(path: str) -> Look:
     """Return what stands at a path, links followed; what cannot be reached is absent."""
@@ -119,6 +122,21 @@ def listing_digest(names: dict[str, bool] | None) -> Digest:
     if names is None:
         return digests.combine("listing", "unreadable")
     return digests.combine("listing", *(f"{name}{'/' if names[name] else ''}" for name in sorted(names)))
+
+
+def listing_detail(names: dict[str, bool] | None) -> Json:
+    """Return the names of a listing, for a person to be told which came and went; None where they are too many."""
+    if names is None or len(names) > LISTED:
+        return None
+    return {f"{name}{'/' if names[name] else ''}": "" for name in sorted(names)}
+
+
+def told(path: str, stamp: Stamp | None) -> Json:
+    """Return what a manifest says of a file: its stamp; without one, what people want to know, which proves nothing."""
+    if stamp is not None:
+        return stamp.to_json()
+    now = look(path).stamp
+    return {"size": now.size, "mtime_ns": now.mtime_ns} if now is not None else None
 
 
 def state(path: str) -> tuple[Digest, Stamp | None]:

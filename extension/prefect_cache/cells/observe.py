@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from prefect_cache.cells.trace import Seen
     from prefect_cache.cells.watch import Event
+    from prefect_cache.model import Json
 
 MAX_SECONDS = 1.0
 """How long the walk through a folder that a text names may take, once in a process."""
@@ -422,7 +423,7 @@ class _EventLog:
             if folder in self._folders or folder in self._natively_read or self._trace.spawned:
                 seen = self._trace.found(folder)
                 if seen is not None and not seen.listed and not seen.written:
-                    seen.listed = disk.listing_digest(self._names_before(folder))
+                    seen.take(self._names_before(folder))
 
     def _names_before(self, folder: str) -> dict[str, bool] | None:
         names = disk.listing(folder)
@@ -716,14 +717,26 @@ def verify(observed: Sequence[Observed]) -> Change | None:
     return None
 
 
+def differences(observed: Iterable[Observed]) -> tuple[Change, ...]:
+    """Return all differences between what a run observed and what is there now, as :func:`verify` does the first."""
+    return tuple(change for seen in observed if (change := _difference(seen)) is not None)
+
+
 def _difference(seen: Observed) -> Change | None:
     if seen.kind == "name":
         return None
     now = _digest_now(seen)
     if now == seen.digest:
         return None
-    newer = Part(seen.kind, seen.name, now) if now is not None else None
-    return Change(seen.kind, seen.name, _how(seen, now), Part(seen.kind, seen.name, seen.digest), newer)
+    newer = Part(seen.kind, seen.name, now, _detail_now(seen)) if now is not None else None
+    return Change(seen.kind, seen.name, _how(seen, now), Part(seen.kind, seen.name, seen.digest, seen.detail), newer)
+
+
+def _detail_now(seen: Observed) -> Json:
+    """Return what a manifest would hold besides the digest, for people to read."""
+    if seen.kind in {"file", "written", "absent"}:
+        return disk.told(places.absolute(seen.name), None)
+    return disk.listing_detail(disk.listing(places.absolute(seen.name))) if seen.kind == "folder" else None
 
 
 def _how(seen: Observed, now: str | None) -> Literal["changed", "new", "gone"]:

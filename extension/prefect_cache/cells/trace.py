@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from prefect_cache.cells.disk import Look
-    from prefect_cache.model import Digest
+    from prefect_cache.model import Digest, Json
 
 RACY_NS = 50_000_000
 """A file younger than this when it is first read is read at once: its stamp might not tell of a change."""
@@ -45,6 +45,12 @@ class Seen:
     dated: bool = False
     changed: bool = False
     listed: Digest = ""
+    names: Json = None
+    """What was listed, for people to read."""
+
+    def take(self, names: dict[str, bool] | None) -> None:
+        """Take down what the folder held when it was listed."""
+        self.listed, self.names = disk.listing_digest(names), disk.listing_detail(names)
 
     @property
     def came_and_went(self) -> bool:
@@ -124,7 +130,7 @@ class Trace:
     def list(self, seen: Seen) -> None:
         """Note that the names in a folder were read."""
         if not seen.listed and not self._is_own(seen.path + os.sep):
-            seen.listed = disk.listing_digest(disk.listing(seen.path))
+            seen.take(disk.listing(seen.path))
 
     def ask(self, seen: Seen, *, dated: bool) -> None:
         """Note that somebody asked whether the path is there; `dated`: or when it changed, how large it is."""
@@ -173,7 +179,7 @@ class Trace:
         if seen.dated and seen.before.kind != "absent":
             yield Observed("dates", seen.name, disk.dates_digest(seen.before))
         if seen.listed:
-            yield Observed("folder", seen.name, seen.listed)
+            yield Observed("folder", seen.name, seen.listed, seen.names)
 
     def _content_before(self, seen: Seen) -> Observed:
         if seen.before.kind != "file":
@@ -191,7 +197,7 @@ class Trace:
             )
         if not seen.digest_before and disk.look(seen.path).stamp != seen.before.stamp:
             raise Contradiction(f"{seen.name} changed while the cell ran")
-        return Observed("file", seen.name, digest, stamp.to_json() if stamp else None)
+        return Observed("file", seen.name, digest, disk.told(seen.path, stamp))
 
     def _after(self, seen: Seen) -> Iterator[Observed]:
         if not seen.written:
@@ -200,4 +206,4 @@ class Trace:
             digest, stamp = disk.state(seen.path)
         except OSError as error:
             raise Contradiction(f"{seen.name} changes after the cell wrote it") from error
-        yield Observed("written", seen.name, digest, stamp.to_json() if stamp else None)
+        yield Observed("written", seen.name, digest, disk.told(seen.path, stamp))

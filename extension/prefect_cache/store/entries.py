@@ -152,8 +152,12 @@ def default_root() -> Path:
 
 
 def warn(problem: Problem) -> None:
-    """Warn of something in the store that is not a good entry."""
-    warnings.warn(f"{problem.path.name}: {problem.what}", CacheWarning, stacklevel=2)
+    """Warn of something in the store that is not a good entry.
+
+    The warning names no line: neither ours nor the cell's is to blame.
+    """
+    text = f"{problem.name or problem.path.name}: {problem.what}"
+    warnings.warn_explicit(text, CacheWarning, "prefect_cache", 0)
 
 
 class Store:
