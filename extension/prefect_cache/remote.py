@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from .digests import file_digest
-from .errors import CacheError, Damaged, NotFound, StoreUnwritable, UsageProblem
+from .errors import CacheError, Damaged, NotFound, StoreUnwritable, Untrusted, UsageProblem
 from .store.entries import VARIANTS
 from .store.manifest import MANIFEST, SIGNATURE, from_bytes
 from .store.sharing import like_parent
@@ -45,7 +45,7 @@ from .store.sharing import like_parent
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from .model import Digest, Entry, Manifest, Output
+    from .model import Digest, Entry, Manifest, Observed, Output
     from .store import Store
 
 FAREWELL = 10.0
@@ -374,19 +374,23 @@ class Remote:
             What it holds is not what it says.
         """
         fetched: list[Entry] = []
+        seen: list[tuple[Observed, ...]] = []
         with self._reaching():
             for name in _slots(key):
                 try:
                     content = _within(patience, partial(self.place.read, f"entries/{name}"), self.place.url)
                 except FileNotFoundError:
                     break
+                signature, data = _unpack(content)
+                manifest = from_bytes(data)
+                if manifest.observed in seen and not self._is_trusted(data, signature):
+                    continue  # another user's run of the very same: it must not take the place of one that is trusted
+                seen.append(manifest.observed)
                 with contextlib.suppress(FileNotFoundError):  # evicted there meanwhile
-                    fetched.append(self._fetch(key, content))
+                    fetched.append(self._fetch(key, manifest, data, signature))
         return tuple(fetched)
 
-    def _fetch(self, key: Digest, content: bytes) -> Entry:
-        signature, data = _unpack(content)
-        manifest = from_bytes(data)
+    def _fetch(self, key: Digest, manifest: Manifest, data: bytes, signature: bytes) -> Entry:
         if manifest.key.digest != key:
             raise Damaged(f"{self.place.url} holds another key's entry under {key}")
         with self.store.draft(key) as draft:
@@ -419,18 +423,29 @@ class Remote:
             self.place.write(f"entries/{name}", content)
 
     def _slot(self, manifest: Manifest, content: bytes) -> str | None:
-        """Return the name under which an entry belongs; None where it is there."""
+        """Return the name under which an entry belongs; None where it is there.
+
+        It replaces a run that saw the same, but not that of a user whose key is not held here: each serves those who
+        trust it.
+        """
         slots = _slots(manifest.key.digest)
         for name in slots:
             try:
                 there = self.place.read(f"entries/{name}")
                 if there == content:
                     return None
-                if from_bytes(_unpack(there)[1]).observed == manifest.observed:
+                signature, data = _unpack(there)
+                if from_bytes(data).observed == manifest.observed and self._is_trusted(data, signature):
                     return name
             except (FileNotFoundError, Damaged):
                 return name
         return slots[0]
+
+    def _is_trusted(self, data: bytes, signature: bytes) -> bool:
+        try:
+            return self.store.trust.verify(data, signature)
+        except Untrusted:  # a key file that others can read: the store says so where it matters
+            return False
 
     def catalog(self) -> RemoteCatalog:
         """Return all that the storage holds, the newest run first."""
