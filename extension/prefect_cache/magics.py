@@ -302,6 +302,7 @@ class PrefectCache(Magics):
                 codes=self.runner.codes,
                 manner=self.runner.manner,
                 preload=_preload,
+                progress=lambda done, total: self._waits(done, total),
             ),
             notebook=self.notebook,
             verify=self.verify,

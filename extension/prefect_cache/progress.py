@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from prefect_cache.units import size_text
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -91,7 +93,7 @@ class Progress:
 
 
 class Waiting:
-    """Work that only tells what it is doing, by `says`: a thread shows for how long.
+    """Work that tells what it is doing, by `says`, and perhaps how much of it is done: a thread shows it.
 
     While nothing is said (the cell itself runs) nothing is shown, so that no picture of ours gets among its outputs.
     """
@@ -100,6 +102,7 @@ class Waiting:
         self._place = _Place(show)
         self._what = ""
         self._since = 0.0
+        self._extent = (0, 0)
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="prefect-cache-progress", daemon=True)
@@ -116,13 +119,23 @@ class Waiting:
     def says(self, what: str) -> None:
         """Say what is being done from now on, or nothing; a picture that is being drawn is finished first."""
         with self._lock:
-            self._what, self._since = what, time.monotonic()
+            self._what, self._since, self._extent = what, time.monotonic(), (0, 0)
             if not what:
                 self._place.clear()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take down how far the work is, in bytes; a total of 0 is not known. Costs next to nothing."""
+        self._extent = (done, total)
 
     def _watch(self) -> None:
         while not self._over.wait(EVERY):
             with self._lock:
                 waited = time.monotonic() - self._since
                 if self._what and waited >= PATIENCE:
-                    self._place.put(Bar(f"{self._what}, {waited:.0f} s"))
+                    self._place.put(self._bar(waited))
+
+    def _bar(self, waited: float) -> Bar:
+        done, total = self._extent
+        if total:
+            return Bar(f"{self._what}, {size_text(done)} of {size_text(total)}", done, total)
+        return Bar(f"{self._what}, {size_text(done)}, {waited:.0f} s" if done else f"{self._what}, {waited:.0f} s")

@@ -122,6 +122,8 @@ class Shell:
     preload
         Called when a cell will certainly have to run, before its inputs are looked at: what `run_task` needs can be
         loaded meanwhile.
+    progress
+        Called with the bytes done and in all (0: not known) while an entry is verified in full, or written.
     manner
         How source is compiled and shown now, where that can be set (``from __future__ import annotations`` lasts).
     codes
@@ -142,6 +144,7 @@ class Shell:
     codes: Callable[[str], Iterable[CodeType]] = lambda _python: ()
     manner: Callable[[], str] = lambda: ""
     preload: Callable[[], object] = lambda: None
+    progress: Callable[[int, int], None] = lambda _done, _total: None
 
 
 @dataclass(slots=True)
@@ -310,7 +313,7 @@ class Session:
                     because = because or explain.because(change)
                     continue
                 _check_trust(entry, cell)
-                self.store.check_files(entry, full=True if self.verify == "full" else None)
+                self._check(entry)
                 with compiled_as(lambda: self.shell.codes(cell.python)):
                     replay = Replay(entry, self.namespace)
             except (Damaged, Untrusted) as error:
@@ -323,6 +326,19 @@ class Session:
                 continue
             return self._replayed(entry, replay, key, started), ""
         return None, because
+
+    def _check(self, entry: Entry) -> None:
+        if self.verify != "full":
+            self.store.check_files(entry)
+            return
+        total, done = sum(output.size for output in entry.manifest.outputs), 0
+
+        def step(count: int) -> None:
+            nonlocal done
+            done += count
+            self.shell.progress(done, total)
+
+        self.store.check_files(entry, full=True, progress=step)
 
     def _replayed(self, entry: Entry, replay: Replay, key: Key, started: float) -> tuple[Outcome, object]:
         replay.apply()
@@ -465,7 +481,9 @@ class Session:
     ) -> Entry:
         observed = (*ran.held, *cast("observe.Observer", ran.observer).observed, *done.depends)
         with self.store.draft(key.digest) as draft:
-            outputs, told = effects.write(done, before, self.namespace, draft.path)
+            outputs, told = effects.write(
+                done, before, self.namespace, draft.path, shelf=self.store.shelf(), progress=self.shell.progress
+            )
             manifest = Manifest(
                 format=FORMAT,
                 name=options.name or _name(cell, done),

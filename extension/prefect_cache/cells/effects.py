@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prefect_cache.cells.fingerprint import Node
+    from prefect_cache.codecs.body import Progress
+    from prefect_cache.codecs.parts import Shelf
 
 _VALUE = "Out"
 _PROCESS = "process state"
@@ -297,8 +299,13 @@ def write(
     before: Before,
     namespace: Mapping[str, object],
     folder: Path,
+    *,
+    shelf: Shelf | None = None,
+    progress: Progress | None = None,
 ) -> tuple[tuple[Output, ...], dict[str, Json]]:
     """Write a run's effects into files of `folder`; return the files and what the manifest says of them.
+
+    `shelf` and `progress` are as in :meth:`~prefect_cache.cells.graph.GraphWriter.write`.
 
     Raises
     ------
@@ -320,7 +327,7 @@ def write(
     graph.add(_VALUE, effects.value)
     if effects.process:
         graph.add(_PROCESS, dict(effects.process))
-    outputs, references = graph.write(folder)
+    outputs, references = graph.write(folder, shelf=shelf, progress=progress)
     return outputs, {
         "names": {name: _json(references[name]) for name in effects.bound},
         "deleted": list(effects.deleted),

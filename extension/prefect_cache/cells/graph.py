@@ -37,17 +37,23 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from prefect_cache import codecs
 from prefect_cache.cells import inplace, memory
 from prefect_cache.cells.fingerprint import resolve
 from prefect_cache.codecs.pickled import NAMESPACE, PLAIN, PickledCodec, Reference, ValuePickler, dump, write_bytes
 from prefect_cache.errors import Damaged, Unstorable
-from prefect_cache.model import Json, ObjectPath, Output
+from prefect_cache.frames import nbytes
+from prefect_cache.model import PART, Held, Json, ObjectPath, Output
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
     from pathlib import Path
+
+    from prefect_cache.codecs.body import Progress
+    from prefect_cache.codecs.parts import Part, Shelf
+    from prefect_cache.model import Digest
 
 SMALL_ARRAY: Final = 2048
 """Bytes below which an array inside a container stays in the container's pickle."""
@@ -127,6 +133,9 @@ class GraphWriter:
         self._inside: dict[int, dict[int, object]] = {}
         """What was met in the cells of each frame and object array; these have files of their own."""
         self._hoisted: dict[int, Reference] = {}
+        self._shelf: _Drafted | None = None
+        self._progress: Progress | None = None
+        self._begun = self._done = 0
 
     def add(self, label: str, value: object, *, detached: bool = False) -> None:
         """Take a value in; :class:`Unstorable` (with the label as its name) where it cannot be kept.
@@ -210,8 +219,16 @@ class GraphWriter:
         if not isinstance(value, _SHARED_BY_NATURE):
             root.met[id(value)] = value
 
-    def write(self, folder: Path) -> tuple[tuple[Output, ...], dict[str, Reference]]:
-        """Write all roots into files of `folder`; return the files, and where each root is."""
+    def write(
+        self, folder: Path, *, shelf: Shelf | None = None, progress: Progress | None = None
+    ) -> tuple[tuple[Output, ...], dict[str, Reference]]:
+        """Write all roots into files of `folder`; return the files, and where each root is.
+
+        With a `shelf`, files share what the store or one of them already has; `progress` is called with the
+        bytes done and those to do (0 while that is not known).
+        """
+        self._shelf = None if shelf is None else _Drafted(folder, shelf)
+        self._progress = progress
         self._find_windows()
         written: dict[int, Output] = {}
         if hoisted := self._hoist():
@@ -236,7 +253,21 @@ class GraphWriter:
                 break
             if number not in written:
                 written[number] = self._write_value(folder, number)
-        return tuple(written[n] for n in sorted(written)), references
+        parts = self._shelf.linked if self._shelf is not None else []
+        return (*(written[n] for n in sorted(written)), *parts), references
+
+    def _told(self) -> Progress | None:
+        """Return what a codec calls with the bytes of its file; adds what is written and to be written besides."""
+        progress, before = self._progress, self._done
+        if progress is None:
+            return None
+        waiting = sum(nbytes(value) for _, value in self._files[self._begun :] if _has_own_file(value))
+
+        def told(done: int, size: int) -> None:
+            self._done = before + done
+            progress(self._done, before + size + waiting if size else 0)
+
+        return told
 
     def _hoist(self) -> list[_Root]:
         """Return the objects that the cells of frames share with anything else: all will refer to them."""
@@ -318,14 +349,16 @@ class GraphWriter:
 
     def _write_pickle(self, folder: Path, number: int, group: list[_Root]) -> Output:
         label, _ = self._files[number]
+        told = self._told()
         names = [r.label for r in group]
         path = folder / f"{number:02d}-{_file_name(label)}{PickledCodec.suffix}"
         values = {r.label: r.value for r in group}
         if len(group) == 1 and _is_inert(group[0].value):
             # Millions of plain numbers or texts: the pickler need not ask about each of them.
-            tree = write_bytes(path, lambda f: pickle.dump(values, f, protocol=pickle.HIGHEST_PROTOCOL))
+            tree = write_bytes(path, lambda f: pickle.dump(values, f, protocol=pickle.HIGHEST_PROTOCOL), told)
         else:
-            tree = write_bytes(path, lambda f: dump(values, f, namespace=self._namespace, refer=self._refer(names[0])))
+            refer = self._refer(names[0])
+            tree = write_bytes(path, lambda f: dump(values, f, namespace=self._namespace, refer=refer), told)
         meta: dict[str, Json] = {"pieces": list(tree.pieces), "summaries": {r.label: summary(r.value) for r in group}}
         kind = type(group[0].value).__name__ if len(group) == 1 else "values"
         return Output(label, kind, PickledCodec.name, path.name, tree.digest, tree.size, meta)
@@ -334,11 +367,62 @@ class GraphWriter:
         label, value = self._files[number]
         codec = codecs.codec_for(value)
         path = folder / f"{number:02d}-{_file_name(label)}{codec.suffix}"
+        self._begun = number + 1
         try:
-            written = codec.write(value, path, namespace=self._namespace, refer=self._refer_from_cells)
+            written = codec.write(
+                value,
+                path,
+                namespace=self._namespace,
+                refer=self._refer_from_cells,
+                shelf=self._shelf,
+                progress=self._told(),
+            )
         except Unstorable as error:
             raise Unstorable(error.message, name=label, remedy=error.remedy) from error
-        return Output(label, type(value).__name__, codec.name, path.name, written.digest, written.size, written.meta)
+        made = Output(label, type(value).__name__, codec.name, path.name, written.digest, written.size, written.meta)
+        if self._shelf is not None:
+            self._shelf.add(made, written.parts)
+        return made
+
+
+_OF_PARTS: Final = ("pieces", "runs")
+
+
+class _Drafted:
+    """What the store has, and what the files already written beside each other have."""
+
+    def __init__(self, folder: Path, store: Shelf) -> None:
+        self.linked: list[Output] = []
+        self._folder = folder
+        self._store = store
+        self._here: list[Output] = []
+
+    def add(self, made: Output, parts: Iterable[Part]) -> None:
+        """Know one more file, and the parts that were linked for it."""
+        links = [
+            Output(made.name, PART, PART, part.name, held.digest, held.size, {k: held.meta[k] for k in _OF_PARTS})
+            for part in parts
+            if part.is_link
+            for held in (part.output,)
+        ]
+        self.linked += links
+        self._here += [made, *links]
+
+    def find(self, samples: Collection[Digest]) -> Mapping[Digest, Sequence[Held]]:
+        """Return where runs with these samples may be, files of this folder first: they cost no further link."""
+        found: dict[Digest, list[Held]] = collections.defaultdict(list)
+        for output in self._here:
+            runs = cast("list[tuple[str, int, int]]", output.meta.get("runs", []))
+            for sample, start, _ in runs:
+                if sample in samples:
+                    found[sample].append(Held(self._folder / output.file, start, output))
+        for sample, held in self._store.find(samples).items():
+            found[sample] += held
+        return found
+
+    def take(self, held: Held, path: Path) -> Path | None:
+        """Return the name of a file of this folder, or give one of the store's a name in it."""
+        return held.path if held.path.parent == self._folder else self._store.take(held, path)
 
 
 def _base(array: Any) -> Any:

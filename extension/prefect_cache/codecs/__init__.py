@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
     from pathlib import Path
 
+    from prefect_cache.codecs.body import Progress
+    from prefect_cache.codecs.parts import Part, Shelf
     from prefect_cache.codecs.pickled import Refer, Resolve
     from prefect_cache.model import Digest, Json
 
@@ -25,12 +27,14 @@ class Written:
     """What a codec wrote: the file's tree digest and size, and what a manifest says of the value.
 
     `meta` holds ``pieces`` (the digests of the file's pieces), and as the value has them ``rows``, ``columns``,
-    ``shape``, ``dtype``; ``needs_trust`` where the file can be read only if it is trusted.
+    ``shape``, ``dtype``; ``needs_trust`` where the file can be read only if it is trusted; ``runs`` and ``parts``
+    where other files may share its bytes or it theirs (``codecs.parts``). `parts` are the files that it now shares.
     """
 
     digest: Digest
     size: int
     meta: dict[str, Json] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
 
 class Codec(Protocol):
@@ -49,6 +53,8 @@ class Codec(Protocol):
         *,
         namespace: Mapping[str, object] | None = None,
         refer: Refer | None = None,
+        shelf: Shelf | None = None,
+        progress: Progress | None = None,
     ) -> Written:
         """Make the file; raise Unstorable with the reason, or OSError as it comes. What fails leaves no file."""
 

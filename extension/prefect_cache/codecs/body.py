@@ -2,14 +2,12 @@
 
 A :class:`Body` collects the large buffers of one value before anything is written; each becomes a
 region, 64-byte aligned. Then :func:`write_file` sends everything through one pass, each piece digested
-while it is in the processor's cache. :func:`open_file` maps what was written, privately and writable.
+while it is in the processor's cache.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import mmap
 import os
 import sys
 from bisect import bisect_right
@@ -18,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prefect_cache.codecs.ipc import Extent, Reader, locate
+from prefect_cache.codecs.ipc import Extent
 from prefect_cache.digests import PIECE, TreeHasher
-from prefect_cache.errors import Damaged
 from prefect_cache.frames import Lazy
 
 if TYPE_CHECKING:
@@ -30,12 +27,21 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from prefect_cache.codecs.ipc import Envelope, Opened
+    from prefect_cache.codecs.ipc import Envelope
 
     Array = npt.NDArray[Any]
     Bytes = npt.NDArray[np.uint8]
 
+    Progress = Callable[[int, int], None]
+    """Called with the bytes done and those to do."""
+
 ALIGNMENT = 64
+LEAF = 2**14
+"""Bytes at whose multiples large runs start: a page of all common systems (4 kB, on Apple's 16 kB)."""
+
+RUN = 2**20
+"""Bytes from which a region, or a row of one, has pages of its own: another file may map them as its own."""
+
 _WORD = 8
 _TABLE = 2
 _OVERLAPS = 4
@@ -57,6 +63,30 @@ class Region:
     extent: Extent
     strides: tuple[int, ...]
 
+    @property
+    def rows(self) -> tuple[Array, int] | None:
+        """A block and its step, where it goes to the file row by row; None for anything else."""
+        source = self.source
+        if isinstance(source, Lazy) or source.ndim != _TABLE:
+            return None
+        step, width = self.strides
+        return (source, step) if width == source.itemsize and step >= source.shape[1] * width else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Some bytes of the body that have pages of their own: a column of a block, or a whole region.
+
+    `region` is the number of the region that it is in, `row` which row of it (None: all), `source` its memory,
+    `part` the run as a region, and `pages` its place with the padding up to the next leaf.
+    """
+
+    region: int
+    row: int | None
+    source: Array
+    part: Region
+    pages: Extent
+
 
 class Body:
     """The regions of one file, in the order in which they will lie."""
@@ -64,9 +94,18 @@ class Body:
     def __init__(self) -> None:
         self.regions: list[Region] = []
         self.size = 0
+        self.leaf = ALIGNMENT
+        self._buffers: list[int] = []
         self._starts: list[tuple[int, int]] = []
         self._sorted = True
         self._kept: list[object] = []
+
+    @classmethod
+    def of(cls, regions: list[Region], size: int) -> Body:
+        """Return a body of regions that have their places, to which more can be added."""
+        made = cls()
+        made.regions, made.size, made.leaf = regions, size, LEAF
+        return made
 
     def keep(self, thing: object) -> None:
         """Keep what owns a region's memory until the file is written."""
@@ -82,18 +121,42 @@ class Body:
         size = array.shape[0] * strides[0] if columns else array.nbytes
         number = self._place(array, size, strides)
         self._starts.append((_span(array)[0], number))
+        self._buffers.append(number)
         self._sorted = False
         return number
 
-    def add_bytes(self, data: Array | Lazy) -> Extent:
-        """Give some bytes a region of their own; return where."""
+    def add_bytes(self, data: Array | Lazy, *, alone: bool = False) -> Extent:
+        """Give some bytes a region of their own, with `alone` on leaves of its own; return where."""
         size = data.size if isinstance(data, Lazy) else data.nbytes
-        return self.regions[self._place(data, size, (1,))].extent
+        return self.regions[self._place(data, size, (1,), alone=alone)].extent
 
-    def _place(self, source: Array | Lazy, size: int, strides: tuple[int, ...]) -> int:
-        self.regions.append(Region(source, Extent(self.size, size), strides))
-        self.size += size + -size % ALIGNMENT
+    def _place(self, source: Array | Lazy, size: int, strides: tuple[int, ...], *, alone: bool = False) -> int:
+        alignment = LEAF if alone or size >= RUN else ALIGNMENT
+        self.leaf = max(self.leaf, alignment)
+        start = _up(self.size, alignment)
+        self.regions.append(Region(source, Extent(start, size), strides))
+        self.size = _up(start + size, alignment)
         return len(self.regions) - 1
+
+    def close(self) -> None:
+        """Let the body end where a leaf ends, if it has any."""
+        self.size = _up(self.size, self.leaf)
+
+    def runs(self) -> Iterator[Run]:
+        """Yield the runs of the value's own buffers."""
+        for number in self._buffers:
+            region = self.regions[number]
+            offset, size = region.extent
+            if size < RUN or isinstance(region.source, Lazy):
+                continue
+            if region.rows is None or region.strides[0] < RUN or region.strides[0] % LEAF:
+                yield Run(number, None, region.source, region, Extent(offset, _up(size, LEAF)))
+                continue
+            block, step = region.rows
+            for row, source in enumerate(block):
+                start = offset + row * step
+                part = Region(source, Extent(start, source.nbytes), region.strides[1:])
+                yield Run(number, row, source, part, Extent(start, step))
 
     def find(self, view: Array) -> Extent | None:
         """Return where an array's bytes will lie back to back, if they are part of a region."""
@@ -126,17 +189,23 @@ class Body:
         return _column(view, low - first, source, region)
 
 
+def _up(size: int, alignment: int) -> int:
+    return size + -size % alignment
+
+
 def _column(view: Array, ahead: int, source: Array, region: Region) -> Extent | None:
     """Return where one row of a block lies."""
     if source.ndim != _TABLE or view.ndim != 1 or view.itemsize != source.itemsize or len(view) != source.shape[1]:
         return None
-    step = source.strides[0] if source.shape[0] > 1 else 1
+    rows = source.shape[0]
+    step = abs(source.strides[0]) if rows > 1 else 1
     aligned = len(view) <= 1 or view.strides[0] == source.strides[1]
-    if not aligned or step <= 0 or source.strides[1] < 0 or ahead % step or ahead // step >= source.shape[0]:
+    if not aligned or not step or source.strides[1] < 0 or ahead % step or ahead // step >= rows:
         return None
     if region.strides[1] != source.itemsize:
         return None
-    return Extent(region.extent.offset + ahead // step * region.strides[0], view.nbytes)
+    row = ahead // step if source.strides[0] > 0 else rows - 1 - ahead // step
+    return Extent(region.extent.offset + row * region.strides[0], view.nbytes)
 
 
 def _span(array: Array) -> tuple[int, int]:
@@ -168,7 +237,8 @@ def _c_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 def _column_strides(array: Array) -> tuple[int, ...]:
     """Return the strides of a block whose rows each start where Arrow wants a column to start."""
     step = array.shape[1] * array.itemsize
-    return (step + (-step % ALIGNMENT if step % _WORD else 0), array.itemsize)
+    alignment = LEAF if step >= RUN else ALIGNMENT if step % _WORD else _WORD
+    return (_up(step, alignment), array.itemsize)
 
 
 def _dense_strides(array: Array) -> tuple[int, ...]:
@@ -181,22 +251,15 @@ def _dense_strides(array: Array) -> tuple[int, ...]:
 # ---------------------------------------------------------------- to the disk
 
 
-def write_file(
-    path: Path, envelope: Envelope, body: Body, progress: Callable[[int, int], None] | None = None
-) -> tuple[TreeHasher, int]:
+def write_file(path: Path, envelope: Envelope, body: Body, progress: Progress | None = None) -> tuple[TreeHasher, int]:
     """Make a file of an envelope and a body; return its tree digest and size. What fails leaves no file."""
     size = len(envelope.head) + body.size + len(envelope.tail)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
     try:
         try:
             _reserve(file, size)
-            sink = _Sink(file, size, progress)
-            sink.write(envelope.head)
-            for region in body.regions:
-                _write_region(sink, region)
-                sink.pad(ALIGNMENT, len(envelope.head))
-            sink.write(envelope.tail)
-            sink.flush()
+            sink = Sink(file, size, progress)
+            write_all(sink, envelope, body)
         finally:
             os.close(file)
     except BaseException:
@@ -205,24 +268,38 @@ def write_file(
     return sink.tree, size
 
 
+def write_all(sink: Sink, envelope: Envelope, body: Body) -> None:
+    """Send all of a file into a sink."""
+    start = len(envelope.head)
+    sink.write(envelope.head)
+    for region in body.regions:
+        sink.pad(start + region.extent.offset)
+        write_region(sink, region)
+    sink.pad(start + body.size)
+    sink.write(envelope.tail)
+    sink.flush()
+
+
 def _reserve(file: int, size: int) -> None:
     """Claim the disk space first: a full disk is known before a gigabyte is written, and the file lies in one piece."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+        else:
+            return
+    os.ftruncate(file, size)
 
 
-class _Sink:
+class Sink:
     """Bytes on their way to a file, in order, each piece digested as it is written.
 
     What is small is gathered; what is large is written from where it lies.
     """
 
-    def __init__(self, file: int, size: int, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, file: int, size: int, progress: Progress | None = None) -> None:
         self.tree = TreeHasher()
         self.position = 0
         self._file = file
@@ -231,6 +308,7 @@ class _Sink:
         self._waiting = bytearray()
 
     def write(self, data: Any) -> None:
+        """Append some bytes."""
         view = memoryview(data).cast("B")
         self.position += len(view)
         if len(self._waiting) + len(view) < PIECE // 4:
@@ -240,10 +318,12 @@ class _Sink:
         for start in range(0, len(view), PIECE):
             self._send(view[start : start + PIECE])
 
-    def pad(self, alignment: int, origin: int) -> None:
-        self.write(bytes(-(self.position - origin) % alignment))
+    def pad(self, position: int) -> None:
+        """Append zeros up to a position."""
+        self.write(bytes(position - self.position))
 
     def flush(self) -> None:
+        """Send what was gathered."""
         if self._waiting:
             waiting, self._waiting = self._waiting, bytearray()
             self._send(memoryview(waiting))
@@ -284,36 +364,29 @@ def _write_all(file: int, view: memoryview, at: int) -> None:
         view, at = view[done:], at + done
 
 
-def _write_region(sink: _Sink, region: Region) -> None:
+def write_region(sink: Sink, region: Region) -> None:
+    """Send a region's bytes into a sink."""
     source = region.source
     if isinstance(source, Lazy):
         for chunk in source.make():
-            sink.write(_as_bytes(np.ascontiguousarray(chunk)))
-    elif _is_rows(source, region):
+            sink.write(as_bytes(np.ascontiguousarray(chunk)))
+    elif region.rows is not None:
         _write_rows(sink, source, region)
     else:
-        _write_dense(sink, source.transpose(memory_order(source)))
+        write_dense(sink, source.transpose(memory_order(source)))
 
 
-def _is_rows(source: Array, region: Region) -> bool:
-    """Tell whether an array goes to the file row by row."""
-    if source.ndim != _TABLE:
-        return False
-    step, width = region.strides
-    return width == source.itemsize and step >= source.shape[1] * source.itemsize
-
-
-def _write_rows(sink: _Sink, source: Array, region: Region) -> None:
+def _write_rows(sink: Sink, source: Array, region: Region) -> None:
     """Write a two-dimensional array row by row, each padded to the region's step."""
     rows, width = source.shape
     if region.strides[0] == width * source.itemsize and source.flags.c_contiguous:
-        sink.write(_as_bytes(source))
+        sink.write(as_bytes(source))
     elif rows > 1 and abs(source.strides[0]) < abs(source.strides[1]) and region.extent.size > PIECE:
         sink.scatter(_tiles(source, region.strides[0]), region.extent.size)
     else:
         padding = bytes(region.strides[0] - width * source.itemsize)
         for row in source:
-            _write_dense(sink, row)
+            write_dense(sink, row)
             sink.write(padding)
 
 
@@ -324,23 +397,23 @@ def _tiles(source: Array, step: int) -> Iterator[tuple[int, Bytes]]:
     for start in range(0, width, across):
         tile = np.ascontiguousarray(source[:, start : start + across])
         for number, run in enumerate(tile):
-            yield number * step + start * source.itemsize, _as_bytes(run)
+            yield number * step + start * source.itemsize, as_bytes(run)
 
 
-def _write_dense(sink: _Sink, array: Array) -> None:
+def write_dense(sink: Sink, array: Array) -> None:
     """Write an array in C order, copying at most about a piece at a time."""
     if array.flags.c_contiguous:
-        sink.write(_as_bytes(array))
+        sink.write(as_bytes(array))
     elif array.ndim > 1 and array[0].nbytes > PIECE:
         for part in array:
-            _write_dense(sink, part)
+            write_dense(sink, part)
     else:
         count = max(PIECE // max(array[0].nbytes, 1), 1)
         for start in range(0, len(array), count):
-            sink.write(_as_bytes(np.ascontiguousarray(array[start : start + count])))
+            sink.write(as_bytes(np.ascontiguousarray(array[start : start + count])))
 
 
-def _as_bytes(array: Array) -> Bytes:
+def as_bytes(array: Array) -> Bytes:
     """Return a dense array's memory as bytes; works for dtypes that no buffer protocol knows."""
     return array.reshape(-1).view(np.uint8) if array.itemsize else np.empty(0, np.uint8)
 
@@ -348,85 +421,3 @@ def _as_bytes(array: Array) -> Bytes:
 def of_buffer(buffer: pa.Buffer) -> Bytes:
     """Return an Arrow buffer's memory as an array."""
     return np.frombuffer(buffer, dtype=np.uint8)
-
-
-# ---------------------------------------------------------------- and back
-
-
-@dataclass(frozen=True, slots=True)
-class Mapped:
-    """A file's schema metadata and its body in memory."""
-
-    metadata: dict[bytes, bytes]
-    body: Bytes
-
-
-def open_file(path: Path) -> Mapped:
-    """Map a file; raise Damaged, before anything is mapped, where it is not whole.
-
-    The mapping is private: what the notebook writes into it stays in memory, and the file may be
-    unlinked meanwhile. It lives as long as any array in it.
-    """
-    try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except FileNotFoundError as error:
-        raise Damaged(f"{path.name} is missing") from error
-    try:
-        size = os.fstat(file).st_size
-        opened = _locate(file, size, path.name)
-        memory = _map(file, size)
-    finally:
-        os.close(file)
-    start, length = opened.body
-    return Mapped(opened.metadata, memory[start : start + length])
-
-
-def _locate(file: int, size: int, name: str) -> Opened:
-    try:
-        return locate(Reader(file), size)
-    except Damaged as error:
-        raise Damaged(f"{name}: {error.message}") from error
-
-
-_NORESERVE = {"linux": 0x4000, "darwin": 0x40}.get(sys.platform, 0)
-
-
-def _map(file: int, size: int) -> Bytes:
-    """Return a whole file as private, writable memory."""
-    if os.name != "posix":
-        return np.frombuffer(mmap.mmap(file, size, access=mmap.ACCESS_COPY), dtype=np.uint8)
-    return np.asarray(_Mapping(file, size))
-
-
-class _Mapping:
-    """A private mapping that is given back when its last array goes.
-
-    Python's own mmap object keeps a copy of the descriptor for its life (until 3.13), and a notebook with a
-    thousand restored values would run out of them. MAP_NORESERVE, or all of the file were charged to memory at once.
-    """
-
-    def __init__(self, file: int, size: int) -> None:
-        self.address = 0
-        libc = _libc()
-        address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _NORESERVE, file, 0)
-        if address in (None, ctypes.c_void_p(-1).value):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        self.address, self.size = address, size
-        self._munmap = libc.munmap
-
-    @property
-    def __array_interface__(self) -> dict[str, object]:
-        return {"version": 3, "shape": (self.size,), "typestr": "|u1", "data": (self.address, False)}
-
-    def __del__(self) -> None:
-        if self.address:
-            self._munmap(self.address, self.size)
-
-
-def _libc() -> ctypes.CDLL:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    return libc

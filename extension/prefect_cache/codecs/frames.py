@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prefect_cache.codecs import Written
+    from prefect_cache.codecs.body import Progress
+    from prefect_cache.codecs.parts import Shelf
     from prefect_cache.codecs.pickled import Refer, Resolve
     from prefect_cache.model import Json
 
@@ -42,11 +44,13 @@ class ArrowCodec:
         *,
         namespace: Mapping[str, object] | None = None,
         refer: Refer | None = None,
+        shelf: Shelf | None = None,
+        progress: Progress | None = None,
     ) -> Written:
         """Make the file, see :func:`prefect_cache.codecs.mapped.write`."""
         from prefect_cache.codecs import mapped
 
-        return mapped.write(value, path, namespace=namespace, refer=refer)
+        return mapped.write(value, path, namespace=namespace, refer=refer, shelf=shelf, progress=progress)
 
     def read(
         self,

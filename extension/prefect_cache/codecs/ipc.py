@@ -10,7 +10,7 @@ record batch's and the footer's, are written here; the schema and its dictionari
     ARROW1 00 00                                    magic, padded to 8
     FFFFFFFF <length> <Message: Schema>             its metadata hold the skeleton and the regions
     FFFFFFFF <length> <Message: DictionaryBatch>    one for each dictionary column
-    FFFFFFFF <length> <Message: RecordBatch>        padded until the body starts at a multiple of 4096
+    FFFFFFFF <length> <Message: RecordBatch>        padded until the body starts at a multiple of 4096, or of 16384
     body
     FFFFFFFF 00000000                               end of stream
     <Footer> <length> ARROW1
@@ -89,8 +89,8 @@ class Opened:
     body: Extent
 
 
-def envelope(schema: pa.Schema, empty: pa.RecordBatch, batch: Batch, body_size: int) -> Envelope:
-    """Return what goes before and after a body of `body_size` bytes.
+def envelope(schema: pa.Schema, empty: pa.RecordBatch, batch: Batch, body_size: int, page: int = PAGE) -> Envelope:
+    """Return what goes before and after a body of `body_size` bytes that starts at a multiple of `page`.
 
     `empty` is a batch of no rows whose dictionary columns carry their dictionaries.
     """
@@ -105,7 +105,7 @@ def envelope(schema: pa.Schema, empty: pa.RecordBatch, batch: Batch, body_size: 
     metadata = _record_batch(batch, body_size)
     start = len(head)
     head += struct.pack("<II", _CONTINUED, 0) + metadata
-    head += bytes(-len(head) % PAGE)
+    head += bytes(-len(head) % page)
     struct.pack_into("<I", head, start + 4, len(head) - start - 8)
     footer = _footer(schema_message.flatbuffer, dictionaries, [_Block(start, len(head) - start, body_size)])
     tail = _END + footer + struct.pack("<I", len(footer)) + MAGIC

@@ -28,27 +28,30 @@ stands in the schema's metadata, under three keys::
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from prefect_cache.codecs import Written, skeleton
-from prefect_cache.codecs.body import Body, of_buffer, open_file, write_file
-from prefect_cache.codecs.ipc import Batch, Envelope, Extent, Node, envelope, parse_batch
+from prefect_cache.codecs import Written, parts, skeleton
+from prefect_cache.codecs.body import Body, of_buffer, write_file
+from prefect_cache.codecs.ipc import PAGE, Batch, Envelope, Extent, Node, envelope, parse_batch
+from prefect_cache.codecs.mapping import open_file
 from prefect_cache.digests import combine, digest
 from prefect_cache.errors import Damaged, Unstorable, Untrusted
 from prefect_cache.frames import NOTE, Canon, Lazy, table_of
 from prefect_cache.model import FORMAT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
 
-    from prefect_cache.codecs.body import Mapped
+    from prefect_cache.codecs.body import Progress
+    from prefect_cache.codecs.mapping import Mapped
+    from prefect_cache.codecs.parts import Joined, Samples, Shelf
     from prefect_cache.codecs.pickled import Refer, Resolve
-    from prefect_cache.frames import Leaf, Table
+    from prefect_cache.frames import Field, Leaf, Table
     from prefect_cache.model import Json
 
 HEADER = b"prefect_cache"
@@ -66,7 +69,8 @@ def write(
     *,
     namespace: Mapping[str, object] | None = None,
     refer: Refer | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    shelf: Shelf | None = None,
+    progress: Progress | None = None,
 ) -> Written:
     """Write a value to a file that does not exist yet.
 
@@ -78,6 +82,9 @@ def write(
         Where; made with mode 0600.
     namespace, refer
         How objects inside (cells, attrs, classes) are pickled, see ``codecs.pickled``.
+    shelf
+        What the store already has: a file with this very content is linked, and columns that are there are not
+        written again, see ``codecs.parts``. The parts then lie beside `path`.
     progress
         Called with the bytes written so far and in all, about every 4 MB.
     """
@@ -86,11 +93,48 @@ def write(
         bones, needs_trust = skeleton.dump(value, body, canon, namespace=namespace, refer=refer)
     except (TypeError, ValueError, AttributeError, RecursionError, NotImplementedError, pickle_error()) as error:
         raise Unstorable(f"{type(value).__name__} cannot be stored: {error}") from error
+    regions = [list(region.extent) for region in body.regions]
     table = table_of(value, canon)
-    around = _around(type(value).__name__, table, canon, body, bones, needs_trust=needs_trust)
-    tree, size = write_file(path, around, body, progress)
-    meta = table.meta | {"pieces": list(tree.pieces)} | ({"needs_trust": True} if needs_trust else {})
-    return Written(tree.digest, size, meta)
+    columns = list(_columns(table, canon, body))
+    metadata = _metadata(type(value).__name__, regions, bones, body, needs_trust=needs_trust)
+    whole = _envelope(table.rows, columns, metadata, body)
+    meta = table.meta | ({"needs_trust": True} if needs_trust else {})
+    sampled = parts.samples(body)
+    if shelf is not None and sum(run.pages.size for runs in sampled.values() for run in runs) >= parts.WORTH:
+        if (same := parts.same(path, whole, body, sampled, shelf)) is not None:
+            return Written(same.digest, same.size, meta | _told(same.meta["pieces"], same.meta["runs"]))
+        if (joined := parts.share(path, body, sampled, shelf)) is not None:
+            return _write_joined(path, joined, table.rows, columns, whole, meta, sampled, progress)
+    tree, size = write_file(path, whole, body, progress)
+    return Written(tree.digest, size, meta | _told(list(tree.pieces), parts.listed(sampled, len(whole.head))))
+
+
+def _told(pieces: Json, runs: Json) -> dict[str, Json]:
+    return {"pieces": pieces} | ({"runs": runs} if runs else {})
+
+
+def _write_joined(
+    path: Path,
+    joined: Joined,
+    rows: int,
+    columns: list[_Column],
+    whole: Envelope,
+    meta: dict[str, Json],
+    sampled: Samples,
+    progress: Progress | None,
+) -> Written:
+    """Write what the parts do not hold: a file whose table has the columns that lie in it entirely."""
+    try:
+        body, joint = joined.body(whole)
+        own = [moved for column in columns if (moved := _moved(column, joined)) is not None]
+        around = _envelope(rows, own, joint.metadata(), body)
+        tree, size = write_file(path, around, body, progress)
+    except BaseException:
+        joined.give_back()
+        raise
+    told = _told(list(tree.pieces), parts.listed(sampled, len(around.head), joined.at))
+    names: list[Json] = [part.name for part in joined.parts]
+    return Written(tree.digest, size, meta | {"parts": names} | told, tuple(joined.parts))
 
 
 def pickle_error() -> type[Exception]:
@@ -100,14 +144,13 @@ def pickle_error() -> type[Exception]:
     return pickle.PicklingError
 
 
-def _around(kind: str, table: Table, canon: Canon, body: Body, bones: bytes, *, needs_trust: bool) -> Envelope:
-    """Return the file's head and tail; completes the body."""
-    import pyarrow as pa
-
-    regions = [list(region.extent) for region in body.regions]
-    batch = _batch(table, canon, body)
+def _metadata(
+    kind: str, regions: list[list[int]], bones: bytes, body: Body, *, needs_trust: bool
+) -> dict[bytes, bytes]:
+    """Return what stands in the schema; completes the body."""
     inline = len(bones) <= INLINE
     place = None if inline else body.add_bytes(np.frombuffer(bones, dtype=np.uint8))
+    body.close()
     header = {
         "format": FORMAT,
         "kind": kind,
@@ -116,9 +159,22 @@ def _around(kind: str, table: Table, canon: Canon, body: Body, bones: bytes, *, 
         "skeleton": place,
     }
     text = json.dumps(header, separators=(",", ":")).encode()
-    metadata = {HEADER: text, DIGEST: _digest(text, bones)} | ({SKELETON: bones} if inline else {})
-    schema = pa.schema([_field(one.name, one.leaf, one.note) for one in table.fields], metadata=metadata)
-    return envelope(schema, _empty(schema, table), batch, body.size)
+    return {HEADER: text, DIGEST: _digest(text, bones)} | ({SKELETON: bones} if inline else {})
+
+
+def _envelope(rows: int, columns: list[_Column], metadata: Mapping[bytes, bytes], body: Body) -> Envelope:
+    """Return the file's head and tail."""
+    import pyarrow as pa
+
+    fields = [column.field for column in columns]
+    schema = pa.schema([_field(one.name, one.leaf, one.note) for one in fields], metadata=dict(metadata))
+    batch = Batch(
+        rows,
+        [node for column in columns for node in column.nodes],
+        [extent for column in columns for extent in column.buffers],
+        [count for column in columns for count in column.variadic],
+    )
+    return envelope(schema, _empty(schema, fields), batch, body.size, max(body.leaf, PAGE))
 
 
 def _field(name: str, leaf: Leaf, note: str) -> pa.Field:
@@ -127,11 +183,11 @@ def _field(name: str, leaf: Leaf, note: str) -> pa.Field:
     return pa.field(name, leaf.type, metadata={NOTE: note.encode("utf-8", "backslashreplace")} if note else None)
 
 
-def _empty(schema: pa.Schema, table: Table) -> pa.RecordBatch:
+def _empty(schema: pa.Schema, fields: Iterable[Field]) -> pa.RecordBatch:
     """Return no rows of the table, dictionaries included."""
     import pyarrow as pa
 
-    return pa.RecordBatch.from_arrays([_no_rows(one.leaf) for one in table.fields], schema=schema)
+    return pa.RecordBatch.from_arrays([_no_rows(one.leaf) for one in fields], schema=schema)
 
 
 def _no_rows(leaf: Leaf) -> pa.Array:
@@ -145,22 +201,32 @@ def _no_rows(leaf: Leaf) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, leaf.dictionary, ordered=leaf.type.ordered)
 
 
-def _batch(table: Table, canon: Canon, body: Body) -> Batch:
-    """Return the record batch of a table, its buffers found in the body or added to it."""
-    nodes: list[Node] = []
-    buffers: list[Extent] = []
-    variadic: list[int] = []
+class _Column(NamedTuple):
+    """A column of the record batch: what it is, and where its buffers are in the body."""
+
+    field: Field
+    nodes: Sequence[Node]
+    buffers: Sequence[Extent]
+    variadic: Sequence[int] = ()
+
+
+def _columns(table: Table, canon: Canon, body: Body) -> Iterator[_Column]:
+    """Yield a table's columns, their buffers found in the body or added to it."""
     for one in table.fields:
         leaf = one.leaf
         if leaf.nested is None:
-            nodes += [Node(*node) for node in leaf.nodes]
-            buffers += [_placed(buffer, body) for buffer in leaf.buffers]
+            yield _Column(one, [Node(*node) for node in leaf.nodes], [_placed(buffer, body) for buffer in leaf.buffers])
         else:
             part, message, start = _sent(leaf.nested, canon)
-            nodes += part.nodes
-            buffers += [_placed(message[start + at : start + at + size], body) for at, size in part.buffers]
-            variadic += part.variadic
-    return Batch(table.rows, nodes, buffers, variadic)
+            buffers = [_placed(message[start + at : start + at + size], body) for at, size in part.buffers]
+            yield _Column(one, part.nodes, buffers, part.variadic)
+
+
+def _moved(column: _Column, joined: Joined) -> _Column | None:
+    """Return a column as it is in the file that shares; None where a part holds any of it."""
+    buffers = [joined.at(extent) if extent.size else extent for extent in column.buffers]
+    found = [extent for extent in buffers if extent is not None]
+    return column._replace(buffers=found) if len(found) == len(buffers) else None
 
 
 def _sent(array: pa.Array, canon: Canon) -> tuple[Batch, Any, int]:

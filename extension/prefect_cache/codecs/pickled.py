@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from prefect_cache.codecs.body import Progress
+    from prefect_cache.codecs.parts import Shelf
     from prefect_cache.model import Json
 
 Reference = tuple[str, *tuple[object, ...]]
@@ -295,14 +297,18 @@ class ValueUnpickler(pickle.Unpickler):
 class HashingFile:
     """A new file, private to the user, whose tree digest is taken while it is written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, progress: Progress | None = None) -> None:
         self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         self._tree = TreeHasher()
+        self._progress = progress
 
     def write(self, data: Buffer) -> int:
         """Append some bytes."""
         self._tree.update(data)
-        return self._file.write(data)
+        count = self._file.write(data)
+        if self._progress is not None:
+            self._progress(self._tree.size, 0)
+        return count
 
     def close(self) -> TreeHasher:
         """Close the file and return what was hashed."""
@@ -310,9 +316,12 @@ class HashingFile:
         return self._tree
 
 
-def write_bytes(path: Path, dump: Callable[[IO[bytes]], object]) -> TreeHasher:
-    """Create the file `path` with what `dump` writes, and return its digests."""
-    file = HashingFile(path)
+def write_bytes(path: Path, dump: Callable[[IO[bytes]], object], progress: Progress | None = None) -> TreeHasher:
+    """Create the file `path` with what `dump` writes, and return its digests.
+
+    `progress` is called with the bytes so far, and 0 for those in all: nobody knows how long a pickle becomes.
+    """
+    file = HashingFile(path, progress)
     try:
         try:
             dump(file)  # type: ignore[arg-type]
@@ -341,9 +350,11 @@ class PickledCodec:
         *,
         namespace: Mapping[str, object] | None = None,
         refer: Refer | None = None,
+        shelf: Shelf | None = None,  # noqa: ARG002 - no part of a pickle is worth anything without the rest
+        progress: Progress | None = None,
     ) -> Written:
         """Pickle `value` into the new file `path`; :class:`Unstorable` where that cannot be done."""
-        tree = write_bytes(path, lambda file: dump(value, file, namespace=namespace, refer=refer))
+        tree = write_bytes(path, lambda file: dump(value, file, namespace=namespace, refer=refer), progress)
         return Written(tree.digest, tree.size, {"pieces": list(tree.pieces)})
 
     def read(

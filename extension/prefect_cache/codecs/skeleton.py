@@ -272,7 +272,9 @@ class _Planner:
     def _pandas_way(self, kind: type, pd: Any) -> Callable[[Any], Any] | None:
         if issubclass(kind, pd.arrays.ArrowExtensionArray):
             return self._arrow_extension
-        return self._manager if kind.__name__ == "BlockManager" and kind.__module__.startswith("pandas.") else None
+        if not kind.__module__.startswith("pandas.core.internals."):
+            return None
+        return self._manager if kind.__name__ == "BlockManager" else _block if kind.__name__.endswith("Block") else None
 
     def _polars_way(self, kind: type, pl: Any) -> Callable[[Any], Any] | None:
         return {pl.DataFrame: self._polars_frame, pl.Series: self._polars_series}.get(kind)
@@ -320,7 +322,8 @@ class _Planner:
         return Builder.masked, (array.data.view(np.ndarray), mask, array._fill_value, array._hardmask)
 
     def _manager(self, manager: Any) -> Any:
-        self.blocks.update(id(block.values) for block in manager.blocks if getattr(block.values, "ndim", 0) == _TABLE)
+        arrays = [getattr(block.values, "_ndarray", block.values) for block in manager.blocks]
+        self.blocks.update(id(array) for array in arrays if getattr(array, "ndim", 0) == _TABLE)
         return NotImplemented
 
     def _buffer(self, buffer: Any) -> Reduced:
@@ -442,6 +445,11 @@ def _dtype(dtype: np.dtype[Any]) -> Any:
     if dtype.kind in "biufcmMSUVO" and dtype.isbuiltin != _USERS and np.dtype(dtype.str) == dtype:
         return Builder.dtype, (dtype.str, False, metadata)
     return NotImplemented
+
+
+def _block(block: Any) -> Any:
+    """Return a block over its own values: for protocol 5 pandas copies those that are not contiguous."""
+    return block.__reduce__()
 
 
 def _zone(zone: Any) -> Any:

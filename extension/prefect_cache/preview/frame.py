@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prefect_cache.codecs.mapping import whole
+from prefect_cache.codecs.parts import JOINT
 from prefect_cache.errors import Damaged, UsageProblem
 from prefect_cache.model import Column, Page
 from prefect_cache.preview import filters
@@ -296,7 +298,7 @@ def _open(path: Path, size: int | None) -> list[pa.RecordBatch]:
         if size is not None and found != size:
             msg = f"{path.name} has {found:,} bytes and should have {size:,}"
             raise Damaged(msg)
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        reader = _reader(path)
         return [reader.get_batch(i) for i in range(reader.num_record_batches)]
     except (pa.ArrowInvalid, pa.ArrowSerializationError) as error:
         msg = f"{path.name} cannot be read: {error}"
@@ -306,8 +308,16 @@ def _open(path: Path, size: int | None) -> list[pa.RecordBatch]:
         raise Damaged(msg) from error
 
 
+def _reader(path: Path) -> pa.RecordBatchFileReader:
+    """Open a file, with what it shares with its parts (``codecs.parts``)."""
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    if JOINT in (reader.schema.metadata or {}):
+        return pa.ipc.open_file(pa.py_buffer(whole(path)))
+    return reader
+
+
 def _schema(path: Path) -> pa.Schema:
-    return pa.ipc.open_file(pa.memory_map(str(path))).schema
+    return _reader(path).schema
 
 
 def _shown_first(schema: pa.Schema) -> list[int]:

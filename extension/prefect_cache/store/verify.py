@@ -64,9 +64,8 @@ def check_file(path: Path, output: Output, *, full: bool, progress: Callable[[in
         raise Damaged(f"{output.file} has {status.st_size} bytes and not {output.size}")
     pieces = output.meta.get("pieces")
     if full or output.size <= PIECE or not isinstance(pieces, list):
-        if file_digest(path)[0] != output.digest:
+        if file_digest(path, progress)[0] != output.digest:
             raise Damaged(f"{output.file} is not what was written")
-        progress(output.size)
         return
     if combine("tree", output.size, *map(str, pieces)) != output.digest:
         raise Damaged(f"{output.file} has pieces that are not its digest's")
