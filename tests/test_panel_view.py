@@ -82,6 +82,35 @@ def asker(shop: Store, tmp_path: Path) -> Asker:
     return Asker(shop, tmp_path)
 
 
+def wait_until(found: Callable[[], bool]) -> None:
+    """Wait for something that happens in the background."""
+    deadline = time.monotonic() + 30
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+PICKLES = """
+import json, os, pathlib
+pathlib.Path("mine.py").write_text(
+    "import time\\n"
+    "class Slow:\\n    def __repr__(self): time.sleep(20)\\n"
+    "class Odd:\\n    def __repr__(self): raise ValueError('no text')\\n"
+)
+
+def shown(name):
+    from prefect_cache.capture import plain_text
+    from prefect_cache.panel.controller import Controller, Host
+    magics = get_ipython().magics_manager.registry["PrefectCache"]
+    load = lambda entry, name: magics.session.load(entry, name)[name]
+    text = lambda value, limit: plain_text(get_ipython(), value, limit)
+    controller = Controller(Host(magics.store, load, globals(), "", text))
+    (record,) = [r for r in controller.listing(fresh=True).records if r.name == name]
+    (output,) = controller.handle({"op": "entry", "key": record.address})["outputs"]
+    return json.dumps(controller.handle({"op": "value", "key": record.address, "file": output["file"]}))
+"""
+
+
 class TestList:
     """Rows, searches, filters and orders."""
 
@@ -177,6 +206,48 @@ class TestEntries:
         asker.wait_for(lambda m: m["push"] == "statistics" and m["column"] == 11)
         again = asker.ask("schema", **place)
         assert again["columns"][7][4]["missing"] == 13_333
+
+    def test_statistics_outlive_the_kernel_and_go_with_the_entry(self, asker: Asker, shop: Store) -> None:
+        """They lie beside the entry; another panel finds them, and what is damaged of them is worked out again."""
+        place = {"key": asker.keys["orders"], "file": "00-orders.arrow"}
+        asker.ask("schema", **place, statistics=True)
+        told = asker.wait_for(lambda m: m["push"] == "statistics" and m["column"] == 11)["statistics"]
+        file = shop.get(asker.keys["orders"]).path / "statistics"
+        wait_until(file.exists)
+        assert [p.path.name for p in shop.check()] == [asker.keys["unreadable entry"]]
+        assert Asker(shop).ask("schema", **place)["columns"][11][4] == json.loads(json.dumps(told))
+        whole = file.read_text()
+        texts = [
+            "",
+            "[]",
+            "{",
+            '{"version": 1, "files": 3}',
+            whole.replace('"missing": ', '"missing": 1.5'),
+            whole[:-9],
+        ]
+        for wrong in texts:
+            file.write_text(wrong)
+            assert Asker(shop).ask("schema", **place)["columns"][11][4] is None
+        shop.evict([shop.get(asker.keys["orders"])], undoable=False)
+        assert not file.exists()
+
+    def test_a_pickle_of_ones_own_is_shown_as_the_notebook_shows_it(self, kernel: Kernel) -> None:
+        """Also what is slow to show, long, or fails; what another has signed stays closed."""
+        kernel.run("%load_ext prefect_cache")
+        kernel.run(PICKLES)
+        kernel.run("%%prefect_cache settings\nsettings = {i: 'x' * 30 for i in range(4)}")
+        kernel.run("%%prefect_cache long\nlong = [str(i) * 9 for i in range(5000)]")
+        kernel.run("%%prefect_cache slow\nimport mine; slow = mine.Slow()")
+        kernel.run("%%prefect_cache odd\nimport mine; odd = mine.Odd()")
+        told = {name: kernel.value(f"shown({name!r})") for name in ("settings", "long", "slow", "odd")}
+        assert "{0: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx',\\n 1: " in told["settings"]
+        assert 9_000 < len(told["long"]) < 15_000
+        assert "takes long" in told["slow"]
+        assert "cannot be shown here: ValueError: no text" in told["odd"]
+        kernel.run("os.environ['PREFECT_CACHE_KEY_FILE'] = 'another-key'")
+        other = kernel.value("shown('settings')")
+        assert "stays closed" in other
+        assert "xxx" not in other
 
     def test_provenance_and_files(self, asker: Asker) -> None:
         """Source, run, inputs, observed files; paths, bytes, formats and code."""
@@ -363,7 +434,7 @@ class TestStatic:
     def test_the_page_has_its_limits(self) -> None:
         """Script and style are small, ask nobody else, and never parse text as HTML."""
         script, style = (ASSETS / "panel.js").read_text(), (ASSETS / "panel.css").read_text()
-        assert len(script.encode()) + len(style.encode()) <= 40 * 1024
+        assert len(script.encode()) + len(style.encode()) <= 40_000
         for word in ("innerHTML", "outerHTML", "insertAdjacent", "eval(", "import(", "http://", "https://"):
             assert word not in script
         assert "url(" not in style

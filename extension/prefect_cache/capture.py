@@ -27,6 +27,7 @@ import builtins
 import codecs
 import contextlib
 import ctypes
+import io
 import json
 import numbers
 import select
@@ -205,6 +206,22 @@ class Recorder:
             return
         with self._tape.hold():
             backend.flush_figures()
+
+
+@contextlib.contextmanager
+def headless() -> Iterator[Shell]:
+    """Give a shell without a front end and without history, for a process in which nobody looks on."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    main = sys.modules.get("__main__")
+    shell = cast("Any", InteractiveShell)(config=Config(HistoryManager={"enabled": False}))
+    try:
+        with shell.builtin_trap, shell.display_trap:
+            yield shell
+    finally:
+        if main is not None:
+            sys.modules["__main__"] = main
 
 
 def replay(displays: Iterable[Display], shell: Shell, value: object = None) -> None:
@@ -545,6 +562,54 @@ def _model_id(data: Mapping[str, Json]) -> str | None:
 def _widget(model_id: str) -> Widget | None:
     module = sys.modules.get("ipywidgets.widgets.widget")
     return cast("Widget | None", module._instances.get(model_id)) if module else None  # noqa: SLF001 - no public way
+
+
+def plain_text(shell: Shell, value: object, limit: int) -> str:
+    """Return what the shell shows of a value as text, cut after some characters; errors of the value's class come out.
+
+    As its formatter for plain text does it, which would take errors and print them into the notebook.
+    """
+    from IPython.lib import pretty
+
+    told = shell.display_formatter.formatters["text/plain"]
+    if not told.pprint:
+        return _cut(repr(value), limit)
+    stream = _Stream(limit)
+    printer: Any = cast("Any", pretty).RepresentationPrinter(  # it has no types
+        stream,
+        told.verbose,
+        told.max_width,
+        told.newline,
+        max_seq_length=told.max_seq_length,
+        singleton_pprinters=told.singleton_printers,
+        type_pprinters=told.type_printers,
+        deferred_pprinters=told.deferred_printers,
+    )
+    with contextlib.suppress(_FullError):
+        printer.pretty(value)
+        printer.flush()
+    return _cut(stream.getvalue(), limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+class _FullError(Exception):
+    """A stream has taken as much as it may."""
+
+
+class _Stream(io.StringIO):
+    """Takes a little more than a number of characters, then ends whoever writes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def write(self, text: str) -> int:
+        if self.tell() > self._limit:
+            raise _FullError
+        return super().write(text[: self._limit + 1])
 
 
 def _is_kernel(shell: Shell) -> bool:

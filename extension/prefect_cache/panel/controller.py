@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, cast
 from prefect_cache.errors import CacheError, Damaged, NotFound, UsageProblem
 from prefect_cache.panel import view
 from prefect_cache.panel.jobs import Jobs
+from prefect_cache.panel.kept import Kept
+from prefect_cache.panel.results import Results, concerns
 from prefect_cache.panel.watch import State, state_of
 from prefect_cache.store.brief import is_array
 from prefect_cache.units import size_text
@@ -41,8 +43,14 @@ WINDOW_ROWS = 200
 PAGE_ROWS = 200
 PAGE_COLUMNS = 60
 OPEN_PREVIEWS = 3
-REMEMBERED_STATISTICS = 4096
 LARGEST_PICTURES = 8_000_000
+LARGEST_SHOWN = 50_000_000
+"""Bytes of a pickle that is opened to show what is in it."""
+
+MOST_SHOWN = 20
+LONGEST_TEXT = 10_000
+PATIENCE = 2.0
+"""Seconds for which a reply waits for the text of a value."""
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +71,15 @@ class Host:
         Where *Load* puts it.
     notebook
         This notebook's name, for the filter "this notebook".
+    text
+        Returns what this notebook would show of a value as text, of at most some number of characters.
     """
 
     store: Store
     load: Callable[[Entry, str], object]
     namespace: MutableMapping[str, object]
     notebook: str = ""
+    text: Callable[[object, int], str] = lambda value, limit: repr(value)[:limit]
 
 
 class Ask:
@@ -136,15 +147,16 @@ class Controller:
         self._listing: view.Listing | None = None
         self._usage: Usage | None = None
         self._previews: OrderedDict[tuple[str, str], Preview] = OrderedDict()
-        self._statistics: OrderedDict[tuple[str, int], Statistics] = OrderedDict()
+        self._statistics = Kept(host.store)
         self._jobs = Jobs()
+        self._results = Results(host.store)
 
     def handle(self, request: Mapping[str, object]) -> Message:
         """Return the reply to a request; whatever goes wrong is a line in it."""
         number = request.get("id")
         reply: Message = {"id": number if isinstance(number, int | str) else None}
         try:
-            reply |= _operation(request)(self, Ask(request))
+            reply |= self._answer(request)
         except CacheError as error:
             reply["error"] = " ".join(filter(None, (error.message, error.remedy)))
         except OSError as error:
@@ -155,9 +167,16 @@ class Controller:
             reply["error"] = f"the panel failed: {type(error).__name__}: {str(error)[:300]}"
         return reply
 
+    def _answer(self, request: Mapping[str, object]) -> Message:
+        operation = _operation(request)
+        if concerns(request):
+            return self._results.answer(str(request["op"]), Ask(request))
+        return operation(self, Ask(request))
+
     def close(self) -> None:
         """Let go of files and end the background work; the controller can be used again."""
         self._jobs.stop()
+        self._results.close()
         with self._lock:
             for preview in self._previews.values():
                 preview.close()
@@ -199,7 +218,6 @@ class Controller:
             "rows": [view.row(r, now) for r in found[first : first + count]],
             "first": first,
             "total": len(found),
-            "bytes": sum(r.size for r in found),
             "time": now,
             "all": len(listing.records),
             **self._fullness(),
@@ -237,24 +255,7 @@ class Controller:
 
     def page(self, ask: Ask) -> Message:
         """Return a page of a stored frame."""
-        preview = self._preview(ask)
-        found = preview.page(
-            ask.whole("first", 0, 0, 2**62),
-            ask.whole("count", 50, 1, PAGE_ROWS),
-            columns=(ask.whole("column", 0, 0, 2**31), ask.whole("columns", 12, 1, PAGE_COLUMNS)),
-            filter=ask.text("filter"),
-            sort=ask.text("sort"),
-            descending=ask.flag("descending"),
-        )
-        return {
-            "columns": [[c.name, c.dtype, c.numeric] for c in found.columns],
-            "rows": [list(r) for r in found.rows],
-            "numbers": list(found.numbers),
-            "first": found.first,
-            "total": found.total,
-            "all": found.total_columns,
-            "note": found.note,
-        }
+        return page_of(self._preview(ask), ask)
 
     def cell(self, ask: Ask) -> Message:
         """Return one value of a frame in full."""
@@ -264,7 +265,32 @@ class Controller:
         """Return what can be said of a value that is no frame: its text, or its shape and corner."""
         entry, output = self._entry_and_output(ask)
         corner = self._corner(entry, output) if is_array(output) else []
-        return view.document(view.value(output, corner))
+        shown, note = self._shown(entry, output) if output.codec == "pickle" else ({}, "")
+        return view.document(view.value(output, corner, shown, note))
+
+    def _shown(self, entry: Entry, output: Output) -> tuple[dict[str, str], str]:
+        """Return what the notebook would show of the values in a pickle, by variable; or why that is not known."""
+        told = output.meta.get("summaries")
+        names = [name for name in (told if isinstance(told, dict) else ()) if name in entry.manifest.names]
+        if not entry.trusted:
+            return {}, "not signed by a key held here: the pickle stays closed"
+        if output.size > LARGEST_SHOWN:
+            return {}, f"not shown of pickles over {size_text(LARGEST_SHOWN)}: Load puts it into a variable"
+        found: dict[str, str] = {}
+
+        def look() -> None:
+            for name in names[:MOST_SHOWN]:
+                try:
+                    found[name] = self.host.text(self.host.load(entry, name), LONGEST_TEXT)
+                except Exception as error:  # noqa: BLE001 - of the value's own class, or it lives in another notebook
+                    found[name] = f"cannot be shown here: {type(error).__name__}: {str(error)[:300]}"
+
+        # A thread of its own, since nothing can end a `__repr__` that takes for ever: it is left behind.
+        thread = threading.Thread(target=look, name="prefect-cache-text", daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        slow = "takes long to open or to show: Load puts it into a variable" if thread.is_alive() else ""
+        return dict(found), slow
 
     def _corner(self, entry: Entry, output: Output) -> list[list[str]]:
         """Return the first rows and columns of an array, which is mapped and not read."""
@@ -286,7 +312,8 @@ class Controller:
         preview = self._preview(ask)
         first = ask.whole("first", 0, 0, 2**31)
         numbers = range(len(preview.columns))[first : first + 100]
-        known = [self._statistics.get((output.digest, n)) for n in numbers]
+        found = self._statistics.of(entry, output)
+        known = [found.get(n) for n in numbers]
         if ask.flag("statistics"):
             missing = [n for n, s in zip(numbers, known, strict=True) if s is None]
             self._jobs.put(lambda stop: self._describe(entry.digest, output, missing, stop), instead_of="statistics")
@@ -302,20 +329,18 @@ class Controller:
         }
 
     def _describe(self, key: str, output: Output, columns: Sequence[int], stop: Callable[[], bool]) -> None:
-        preview = self._open(self.host.store.get(key), output)
-        for number in columns:
-            found = preview.statistics(number, stop)
-            if found is None:
-                return
-            self._remember((output.digest, number), found)
-            told = _statistics(found)
-            self.push({"push": "statistics", "key": key, "file": output.file, "column": number, "statistics": told})
-
-    def _remember(self, place: tuple[str, int], found: Statistics) -> None:
-        with self._lock:
-            self._statistics[place] = found
-            while len(self._statistics) > REMEMBERED_STATISTICS:
-                self._statistics.popitem(last=False)
+        entry = self.host.store.get(key)
+        preview = self._open(entry, output)
+        try:
+            for number in columns:
+                found = preview.statistics(number, stop)
+                if found is None:
+                    return
+                self._statistics.add(entry, output, number, found)
+                told = _statistics(found)
+                self.push({"push": "statistics", "key": key, "file": output.file, "column": number, "statistics": told})
+        finally:
+            self._statistics.keep(entry)
 
     def provenance(self, ask: Ask) -> Message:
         """Return where an entry comes from."""
@@ -533,6 +558,27 @@ def _statistics(found: Statistics | None) -> Json:
 
 def _named(records: Sequence[view.Record]) -> str:
     return records[0].name if len(records) == 1 else view.counted(records, "entry")
+
+
+def page_of(preview: Preview, ask: Ask) -> Message:
+    """Return a page of a frame as the front end takes it."""
+    found = preview.page(
+        ask.whole("first", 0, 0, 2**62),
+        ask.whole("count", 50, 1, PAGE_ROWS),
+        columns=(ask.whole("column", 0, 0, 2**31), ask.whole("columns", 12, 1, PAGE_COLUMNS)),
+        filter=ask.text("filter"),
+        sort=ask.text("sort"),
+        descending=ask.flag("descending"),
+    )
+    return {
+        "columns": [[c.name, c.dtype, c.numeric] for c in found.columns],
+        "rows": [list(r) for r in found.rows],
+        "numbers": list(found.numbers),
+        "first": found.first,
+        "total": found.total,
+        "all": found.total_columns,
+        "note": found.note,
+    }
 
 
 def home_text(path: str) -> str:

@@ -72,8 +72,8 @@ class Listing:
 
 
 def in_order(outputs: Sequence[Output]) -> list[Output]:
-    """Return outputs as people want to see them: the largest frame first, what is no frame last."""
-    return sorted(outputs, key=lambda o: ("rows" not in o.meta, -o.size))
+    """Return outputs as people want to see them: the largest frame first, what is no frame last, mere parts not."""
+    return sorted((o for o in outputs if not o.is_part), key=lambda o: ("rows" not in o.meta, -o.size))
 
 
 def _searches(search: str, now: float) -> list[Callable[[Record], bool]]:
@@ -142,7 +142,7 @@ def row(record: Record, now: float) -> list[Json]:
     marks = "p" * record.pinned + "x" * (record.expires is not None and record.expires <= now)
     if record.damage:
         size = size_text(record.size) if record.size else ""
-        return [record.address, _short(record.name), "", "!", record.size, size, _short(record.damage, 160)]
+        return [record.address, _short(record.name), _short(record.damage, 160), "!", record.size, size, *[""] * 7]
     return [
         record.address,
         _short(record.name),
@@ -269,17 +269,24 @@ def provenance(entry: Entry) -> tuple[list[Block], list[Block]]:
     ]
 
 
-def value(output: Output, corner: list[list[str]]) -> list[Block]:
-    """Return what is known of a value that is no frame."""
+def value(output: Output, corner: list[list[str]], shown: Mapping[str, str], note: str = "") -> list[Block]:
+    """Return what is known of a value that is no frame; `shown` is what a notebook would show, by variable."""
     facts = [(k, _fact(v)) for k, v in output.meta.items() if k in {"shape", "dtype", "type", "length"}]
     told = output.meta.get("summaries")
-    texts = [f"{name} = {text}" for name, text in told.items()] if isinstance(told, dict) else []
-    text = output.meta.get("repr") or "\n".join(texts)
+    texts: dict[str, str] = {str(k): str(v) for k, v in told.items()} | {**shown} if isinstance(told, dict) else {}
+    text = output.meta.get("repr") or "\n".join(_named_text(name, text, texts) for name, text in texts.items())
     blocks: list[Block] = [
-        table("Value", [("type", output.kind), *facts]),
+        table("Value", [("type", output.kind), *facts, *([("text", note)] if note else [])]),
         {"kind": "grid", "title": "First rows and columns", "rows": cast("Json", corner)},
     ]
     return [*blocks, {"kind": "code", "pieces": [["", str(text)]]}] if text else blocks
+
+
+def _named_text(name: str, text: str, texts: Mapping[str, str]) -> str:
+    """Return a value's text as it stands alone, or after its name where there are several."""
+    if len(texts) == 1:
+        return text
+    return f"{name} =\n{text}" if "\n" in text else f"{name} = {text}"
 
 
 def _fact(value: Json) -> str:

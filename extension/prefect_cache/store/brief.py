@@ -73,10 +73,11 @@ class Facts(NamedTuple):
 
 def facts(manifest: Manifest) -> Facts:
     """Return what a list shows and searches of a manifest."""
-    frame = max((o for o in manifest.outputs if "rows" in o.meta), key=lambda o: o.size, default=None)
-    names = list(dict.fromkeys(o.name for o in manifest.outputs))
+    values = [o for o in manifest.outputs if not o.is_part]
+    frame = max((o for o in values if "rows" in o.meta), key=lambda o: o.size, default=None)
+    names = list(dict.fromkeys(o.name for o in values))
     outputs = ", ".join(names)
-    words = [manifest.name or outputs or NAMELESS, *names, manifest.run.notebook, *_column_names(manifest.outputs)]
+    words = [manifest.name or outputs or NAMELESS, *names, manifest.run.notebook, *_column_names(values)]
     return Facts(
         outputs=outputs,
         rows=_whole(frame.meta.get("rows")) if frame else None,

@@ -337,7 +337,7 @@ class Index:
             "SELECT name, problem, title, size FROM entries WHERE problem != '' ORDER BY name"
         )
         found = tuple(Problem(folder / name, *what) for name, *what in problems)
-        # The order is made from the light columns; SQLite would else carry the summaries through its sort.
+        # The order is made of the light columns; SQLite would else carry the summaries through its sort.
         order = f"SELECT name FROM entries WHERE problem = '' ORDER BY {SORTS[sort]} LIMIT {int(limit)}"  # noqa: S608
         names = [name for (name,) in self._database.execute(order)]
         query = SHORT if limit < 0 else f"{SHORT} AND name IN ({order})"
@@ -348,9 +348,10 @@ class Index:
     def short(self, names: Iterable[str], trusted: frozenset[str]) -> list[Entry]:
         """Return some entries in short, in the order in which they are named, damaged ones too if they can be read."""
         folder = self._root / "entries"
-        query = SHORT.replace("problem = ''", "name = ?")
-        rows = (self._database.execute(query, (name,)).fetchone() for name in names)
-        return [_short(folder, row, trusted) for row in rows if row is not None]
+        query = SHORT.replace("problem = ''", "name IN (SELECT value FROM json_each(?))")
+        wanted = list(names)
+        rows = {row[0]: row for row in self._database.execute(query, (json.dumps(wanted),))}
+        return [_short(folder, rows[name], trusted) for name in wanted if name in rows]
 
 
 class Shorts(Sequence[Entry]):

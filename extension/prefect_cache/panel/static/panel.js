@@ -7,7 +7,7 @@ const POOL = SHOWN + 12; // rows that exist; scrolling moves and refills them
 const AHEAD = 60; // rows that are asked for at once
 const PAGE = 50;
 const HEADS = ["name", "rows", "columns", "size", "created", "used", "hits", "saved", "notebook"];
-const FLAGS = { pinned: "Pinned", stale: "Expired", damaged: "Damaged", notebook: "This notebook" };
+const FLAGS = { pinned: "Pinned", stale: "Expired", damaged: "Damaged", notebook: "This notebook", results: "Prefect results" };
 const WORDS = ["size>1GB", "unused>7d"];
 const ARIA = /^(label|sort|pressed|selected|rowindex|rowcount|colcount|activedescendant|valuenow|valuetext|busy|live)$/;
 
@@ -17,7 +17,7 @@ function h(what, ...rest) {
 	const node = document.createElement(tag);
 	if (names.length) node.className = names.map((name) => "pc-" + name).join(" ");
 	if (rest[0] && Object.getPrototypeOf(rest[0]) === Object.prototype) set(node, rest.shift());
-	node.append(...rest.filter((child) => child != null));
+	node.append(...rest.filter(Boolean));
 	return node;
 }
 
@@ -31,6 +31,8 @@ function set(node, attributes) {
 const button = (label, onclick, more, kind = "button") => h("button." + kind, { type: "button", onclick, ...more }, label);
 const icon = (sign, title, act) => button(sign, act, { title, label: title }, "button.icon");
 const number = (n) => n.toLocaleString("en-US");
+const clamp = (n, high) => Math.max(0, Math.min(n, high));
+const span = (first, count, all) => `${number(first + 1)}-${number(first + count)} of ${number(all)}`;
 const some = (n) => `${number(n)} ${n === 1 ? "entry" : "entries"}`;
 const order = (on, descending) => (on ? (descending ? "descending" : "ascending") : "none");
 const mark = (node, name, on) => node.classList.toggle("pc-" + name, Boolean(on));
@@ -38,12 +40,6 @@ const mark = (node, name, on) => node.classList.toggle("pc-" + name, Boolean(on)
 function say(node, line, bad) {
 	node.textContent = line || "";
 	mark(node, "error", bad);
-}
-
-function bytes(n) {
-	let unit = 0;
-	for (; n >= 999.5 && unit < 4; unit++) n /= 1000;
-	return `${n.toFixed(unit && n < 9.95 ? 1 : 0)} ${["B", "kB", "MB", "GB", "TB"][unit]}`;
 }
 
 // A conversation with the kernel. Replies find their question by its number; where a newer question of the
@@ -100,7 +96,7 @@ function ask(bar, parts, after) {
 class Panel {
 	constructor(model, el) {
 		this.kernel = new Kernel(model, (message) => this.pushed(message), (busy) => this.setBusy(busy));
-		Object.assign(this, { rows: new Map(), checked: new Map(), every: false, total: 0, active: 0 });
+		Object.assign(this, { rows: new Map(), checked: new Set(), every: false, total: 0, active: 0 });
 		this.query = { search: "", flags: [], sort: "used", descending: true };
 		this.status = h("span.line", { role: "status", live: "polite" });
 		this.undo = button("Undo", () => this.act("undo"));
@@ -188,7 +184,7 @@ class Panel {
 
 	show(reply) {
 		if (reply.error) return this.told(reply);
-		Object.assign(this, { total: reply.total, bytes: reply.bytes });
+		this.total = reply.total;
 		reply.rows.forEach((row, i) => this.rows.set(reply.first + i, row));
 		this.count.textContent = (reply.total === reply.all ? "" : `${number(reply.total)} of `) + some(reply.all);
 		this.usage.textContent = reply.usage;
@@ -201,7 +197,7 @@ class Panel {
 		this.empty.hidden = reply.total > 0;
 		this.empty.textContent = reply.all ? "Nothing matches: clear the search or a filter."
 			: "Nothing is cached yet. Put %%prefect_cache at the top of a cell and run it.";
-		this.active = Math.max(0, Math.min(this.active, reply.total - 1));
+		this.active = clamp(this.active, reply.total - 1);
 		this.marks();
 		this.paint();
 	}
@@ -213,7 +209,7 @@ class Panel {
 	}
 
 	paint() {
-		const first = Math.max(0, Math.min(Math.floor(this.list.scrollTop / ROW) - 4, this.total - POOL));
+		const first = clamp(Math.floor(this.list.scrollTop / ROW) - 4, this.total - POOL);
 		let missing = -1;
 		for (let at = first; at < first + POOL; at++) {
 			const data = this.rows.get(at);
@@ -238,19 +234,14 @@ class Panel {
 		set(node, { rowindex: at + 2, selected: check.checked });
 		mark(node, "active", at === this.active);
 		mark(node, "open", data && data[0] === this.detail.key);
-		const damaged = data && data[3] === "!";
+		const [, name, dim, marks, , size, rows, columns, ...rest] = data || Array(13).fill("");
+		const damaged = marks === "!";
 		mark(node, "bad", damaged);
-		const [, name, outputs, marks, , size, ...rest] = data || Array(13).fill("");
-		const texts = damaged ? ["", "", size] : [rest[0], rest[1], size, ...rest.slice(2)];
-		cells.forEach((cell, i) => i && (cell.textContent = texts[i - 1] || ""));
-		const dim = damaged ? rest[0] : outputs;
-		cells[0].replaceChildren(...[
-			damaged ? h("span.badge.warn", "damaged") : null,
-			marks.includes("p") ? h("span.pin", { role: "img", label: "pinned", title: "Pinned: retention leaves it alone" }, "★") : null,
-			h("span.label", { title: name }, name),
-			dim ? h("span.dim", { title: dim }, dim) : null,
-			marks.includes("x") ? h("span.badge", { title: "Its time to live has ended: the cell will run again" }, "expired") : null,
-		].filter(Boolean));
+		[rows, columns, size, ...rest].forEach((text, i) => (cells[i + 1].textContent = text));
+		cells[0].replaceChildren(...h("i", damaged && h("span.badge.warn", "damaged"),
+			marks.includes("p") && h("span.pin", { role: "img", label: "pinned", title: "Pinned: retention leaves it alone" }, "★"),
+			h("span.label", { title: name }, name), dim && h("span.dim", { title: dim }, dim),
+			marks.includes("x") && h("span.badge", { title: "Its time to live has ended: the cell will run again" }, "expired")).childNodes);
 	}
 
 	// Another search, filter or order; what is shown stays until the answer is here.
@@ -286,7 +277,7 @@ class Panel {
 		if (!data) return;
 		if (this.every) this.checked.clear();
 		this.every = false;
-		if (!this.checked.delete(data[0])) this.checked.set(data[0], data[4]);
+		if (!this.checked.delete(data[0])) this.checked.add(data[0]);
 		this.paint();
 	}
 
@@ -297,7 +288,7 @@ class Panel {
 	}
 
 	move(at) {
-		this.active = Math.max(0, Math.min(at, this.total - 1));
+		this.active = clamp(at, this.total - 1);
 		const top = this.active * ROW;
 		const seen = this.list.clientHeight - ROW; // the head covers one row
 		this.list.scrollTop = Math.min(top, Math.max(this.list.scrollTop, top + ROW - seen));
@@ -329,25 +320,22 @@ class Panel {
 	actions() {
 		this.chosen = h("span.label");
 		this.pinButton = button("Pin", () => this.pin());
-		this.evictButton = button("", () => this.evict(), {}, "button.danger");
 		this.actionBar = h("div.actions.bar", { role: "toolbar", label: "For the chosen entries" },
-			this.chosen, this.pinButton, this.evictButton, button("Clear", () => this.checkAll(false)));
+			this.chosen, this.pinButton, button("Evict…", () => this.evict(), {}, "button.danger"), button("Clear", () => this.checkAll(false)));
 		return this.actionBar;
 	}
 
 	paintActions() {
 		const count = this.every ? this.total : this.checked.size;
 		this.actionBar.hidden = !count;
-		const size = bytes(this.every ? this.bytes : [...this.checked.values()].reduce((a, b) => a + b, 0));
-		this.chosen.textContent = `${number(count)} chosen, ${size}`;
-		this.evictButton.textContent = `Evict ${size}…`;
+		this.chosen.textContent = `${number(count)} chosen`;
 		this.pinButton.textContent = this.pinned() ? "Unpin" : "Pin";
 	}
 
 	// What an action is for: all that is listed, else what is checked, else the row with the cursor.
 	targets() {
 		if (this.every) return { ...this.query, every: true };
-		if (this.checked.size) return { keys: [...this.checked.keys()] };
+		if (this.checked.size) return { keys: [...this.checked] };
 		const data = this.rows.get(this.active);
 		return { keys: data ? [data[0]] : [] };
 	}
@@ -439,7 +427,6 @@ class Detail {
 	hide() {
 		this.key = "";
 		this.root.hidden = true;
-		this.root.replaceChildren();
 		this.panel.paint();
 	}
 
@@ -449,6 +436,7 @@ class Detail {
 		this.view = { first: 0, column: 0, filter: "", sort: "", descending: false };
 		this.at = [0, 0];
 		const { pictures, outputs, name } = this.entry;
+		const own = !this.key.startsWith("result:"); // what Prefect's own tasks stored can be looked at and evicted, no more
 		const tabs = [!output ? [] : output.frame ? ["rows", "schema"] : "value", pictures ? "figures" : [], "provenance", "files"].flat();
 		this.tabs = h("div.tabs", { role: "tablist", onkeydown: (e) => this.tabKey(e) }, ...tabs.map((kind) =>
 			button(kind[0].toUpperCase() + kind.slice(1), () => this.select(kind), { role: "tab", "data-tab": kind }, "tab")));
@@ -461,19 +449,17 @@ class Detail {
 		this.bar.hidden = true;
 		this.body = h("div.body", { role: "tabpanel" });
 		this.root.replaceChildren(h("div.detail-head.bar", h("span.name-big", { title: name }, name), choice, this.tabs, h("span.gap"),
-			output ? button("Load…", () => this.load()) : null, output && output.frame ? button("Export…", () => this.export()) : null,
+			output && own && button("Load…", () => this.load()), output && own && output.frame && button("Export…", () => this.export()),
 			button("×", () => this.hide(), { label: "Close the preview" }, "button.close")), this.bar, this.body);
 		this.root.hidden = false;
 		this.select(tabs.includes(tab) ? tab : tabs[0]);
 	}
 
-	tabKey(e) {
-		const step = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
-		const all = [...this.tabs.children];
-		if (!step) return;
-		const next = all[(all.indexOf(e.target) + step + all.length) % all.length];
-		next.click();
-		next.focus();
+	tabKey({ key, target }) {
+		const tab = { ArrowRight: target.nextSibling, ArrowLeft: target.previousSibling }[key];
+		if (!tab) return;
+		tab.click();
+		tab.focus();
 	}
 
 	select(tab) {
@@ -541,7 +527,7 @@ class Detail {
 		const { total = 0, all = Infinity } = this.page || {};
 		if (view.first === Infinity || (view.first === this.view.first + PAGE && view.first >= total)) view.first = Math.floor((total - 1) / PAGE) * PAGE;
 		view.first = Math.max(0, view.first);
-		view.column = Math.max(0, Math.min(view.column, all - 1));
+		view.column = clamp(view.column, all - 1);
 		const { output } = this;
 		const page = await this.ask("page", { ...view, count: PAGE, columns: this.width() });
 		if (this.tab !== "rows" || this.output !== output) return;
@@ -553,8 +539,8 @@ class Detail {
 	paint() {
 		const { page, view } = this;
 		const { first, total, all } = page;
-		this.range.textContent = page.rows.length ? `rows ${number(first + 1)}-${number(first + page.rows.length)} of ${number(total)}` : "no rows";
-		this.window.textContent = `columns ${number(view.column + 1)}-${number(view.column + page.columns.length)} of ${number(all)}`;
+		this.range.textContent = page.rows.length ? `rows ${span(first, page.rows.length, total)}` : "no rows";
+		this.window.textContent = `columns ${span(view.column, page.columns.length, all)}`;
 		this.columnBar.hidden = page.columns.length === all;
 		this.full.hidden = true;
 		this.tell(page.note);
@@ -586,7 +572,7 @@ class Detail {
 	// Put the cursor on a cell of the page.
 	mark(at) {
 		const { rows, columns } = this.page;
-		const [r, c] = (at || this.at).map((n, i) => Math.max(0, Math.min(n, (i ? columns : rows).length - 1)));
+		const [r, c] = (at || this.at).map((n, i) => clamp(n, (i ? columns : rows).length - 1));
 		this.at = [r, c];
 		const row = this.table.tBodies[0].rows[r];
 		const cell = row && row.cells[c + 1];
@@ -601,24 +587,27 @@ class Detail {
 
 	async cellKey(e) {
 		const { page, view, at: [r, c] } = this;
-		const { key, ctrlKey } = e;
-		if (!page || e.target !== this.table || key === "Tab") return;
-		const moves = { ArrowUp: [r - 1, c], ArrowDown: [r + 1, c], ArrowLeft: [r, c - 1], ArrowRight: [r, c + 1], Home: [r, 0], End: [r, Infinity] };
+		const { key } = e;
+		if (!page || e.target !== this.table) return;
+		const { rows, columns, first, total, all } = page;
+		const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -c], End: [0, columns.length - 1 - c] };
 		const acts = {
-			PageDown: () => this.turn({ first: view.first + PAGE }), PageUp: () => this.turn({ first: view.first - PAGE }),
+			PageDown: () => this.turn({ first: first + PAGE }), PageUp: () => this.turn({ first: first - PAGE }),
 			Enter: () => this.whole(), "/": () => this.filter.focus(), Escape: () => this.panel.list.focus(),
 		};
 		if (!(key in moves || key in acts)) return;
 		e.preventDefault();
 		if (key in acts) return acts[key]();
-		let to = moves[key];
-		if (ctrlKey && key === "Home") await this.turn({ first: 0 });
-		else if (ctrlKey && key === "End") await this.turn({ first: Infinity });
-		else if (to[0] < 0 && page.first) to = [PAGE - 1, c], await this.turn({ first: view.first - PAGE });
-		else if (to[0] >= page.rows.length && page.first + to[0] < page.total) to = [0, c], await this.turn({ first: view.first + PAGE });
-		else if (key === "ArrowRight" && to[1] >= page.columns.length && view.column + to[1] < page.all) to = [r, 0], await this.turn({ column: view.column + page.columns.length });
-		else if (to[1] < 0 && view.column) await this.turn({ column: view.column - this.width() });
-		this.mark(to);
+		const [down, right] = moves[key];
+		const row = first + r + down; // in the whole frame, as is column
+		const column = view.column + c + right;
+		if (e.ctrlKey && !down) {
+			await this.turn({ first: key === "Home" ? 0 : Infinity });
+			return this.mark([key === "Home" ? 0 : PAGE, c]);
+		}
+		if (!rows[r + down] && row >= 0 && row < total) await this.turn({ first: first + down * PAGE });
+		if (!columns[c + right] && column >= 0 && column < all) await this.turn({ column: right < 0 ? view.column - this.width() : column });
+		this.mark([row - this.page.first, column - this.view.column]);
 	}
 
 	async whole() {
@@ -644,10 +633,10 @@ class Detail {
 			return h("tr", h("th", { scope: "row" }, name), h("td.dtype", dtype), ...cells);
 		});
 		const count = reply.columns.length;
-		this.body.replaceChildren(h("div.bar", work ? null : button("Work out statistics", () => this.schema(first, true)),
-			h("span.dim", `${number(reply.rows)} rows, columns ${number(first + 1)}-${number(first + count)} of ${number(reply.all)}`),
-			first ? icon("‹", "Columns before", () => this.schema(Math.max(0, first - count))) : null,
-			first + count < reply.all ? icon("›", "Columns after", () => this.schema(first + count)) : null),
+		this.body.replaceChildren(h("div.bar", !work && button("Work out statistics", () => this.schema(first, true)),
+			h("span.dim", `${number(reply.rows)} rows, columns ${span(first, count, reply.all)}`),
+			first && icon("‹", "Columns before", () => this.schema(Math.max(0, first - 100))),
+			first + count < reply.all && icon("›", "Columns after", () => this.schema(first + count))),
 		h("div.scroll", h("table.table", h("thead", h("tr", ...["Column", "Type", "Missing", "Minimum", "Maximum", "Distinct", "Distribution"]
 			.map((title) => h("th", { scope: "col" }, title)))), h("tbody", ...rows))));
 	}
