@@ -29,7 +29,7 @@ from IPython.display import display
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
 from . import arguments, explain, flows, inventory, report
-from .capture import Recorder, after_cell, replay, shadowed, tee
+from .capture import Recorder, after_cell, plain_text, replay, shadowed, tee
 from .cells.randomness import WATCH
 from .completion import Completions
 from .errors import CacheError, UsageProblem
@@ -310,8 +310,13 @@ class PrefectCache(Magics):
 
     @property
     def notebook(self) -> str:
-        """The notebook's path, where the front end tells it: a Jupyter server or VS Code."""
-        return os.environ.get("JPY_SESSION_NAME") or str(self.shell.user_ns.get("__vsc_ipynb_file__", ""))
+        """The notebook's path, where who runs it tells: VS Code, papermill (``--inject-input-path``), a Jupyter server.
+
+        nbclient, and with it ``jupyter execute`` and nbconvert, tells its kernels nothing.
+        """
+        names = self.shell.user_ns
+        told = [str(names[name]) for name in ("__vsc_ipynb_file__", "PAPERMILL_INPUT_PATH") if name in names]
+        return next(filter(None, told), os.environ.get("JPY_SESSION_NAME", ""))
 
     def _run_task(
         self,
@@ -403,7 +408,10 @@ class PrefectCache(Magics):
         def load(entry: Entry, name: str) -> object:
             return self.session.load(entry, name)[name]
 
-        panel = show(Host(self.store, load, self.shell.user_ns, self.notebook), self.panel)
+        def text(value: object, limit: int) -> str:
+            return plain_text(self.shell, value, limit)
+
+        panel = show(Host(self.store, load, self.shell.user_ns, self.notebook, text), self.panel)
         cast("Any", display)(panel)  # it has no types
 
     def _do_list(self, said: Namespace) -> None:
