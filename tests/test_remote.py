@@ -401,7 +401,7 @@ class TestCommands:
         assert code == 3
         assert "no entry 'rates'" in text
         code, text = self.in_a_terminal(capsys, "prune", "--storage", team, "--max-age", "10d")
-        assert text.splitlines()[0].startswith("evict old")
+        assert text.splitlines()[0].startswith("evicted old")
         code, text = self.in_a_terminal(capsys, "ls", "--storage", team, "--json")
         assert [entry["name"] for entry in json.loads(text)["entries"]] == ["orders"]
 

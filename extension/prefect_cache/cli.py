@@ -373,10 +373,11 @@ def _prune_results(store: Store, asked: argparse.Namespace) -> Answer:
     found = results.scan(asked.results, entries=store.root / "entries")
     planned = results.plan(found, max_age=asked.max_age, max_bytes=asked.max_size)
     problems = () if asked.dry_run else results.carry_out(planned, found)
-    would = "would " if asked.dry_run else ""
+    would = asked.dry_run
+    evict, sweep = ("would evict", "would sweep") if would else ("evicted", "swept")
     lines = [
-        *(f"{would}evict {r.task or r.serializer} {r.key} ({size_text(r.size)}): {why}" for r, why in planned.evict),
-        *(f"{would}sweep {path.name}: no record names it" for path in planned.sweep),
+        *(f"{evict} {r.task or r.serializer} {r.key} ({size_text(r.size)}): {why}" for r, why in planned.evict),
+        *(f"{sweep} {path.name}: no record names it" for path in planned.sweep),
         *(f"{problem.path}: {problem.what}" for problem in problems),
         f"{size_text(planned.freed)} {'would be freed' if would else 'freed'}" if planned else "nothing needs to go",
     ]

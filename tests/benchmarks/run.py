@@ -1,7 +1,8 @@
-"""Measure in full: ``python tests/benchmarks/run.py [--sizes 1,100,1000] [--into FOLDER]``.
+"""Measure in full: ``python tests/benchmarks/run.py [--sizes 1,100,1000] [--into FOLDER] [--record FILE]``.
 
 Takes about a quarter of an hour, 8 GB of memory and 4 GB of disk. Writes into the folder ``speed.json`` (as
-pytest-benchmark has it), ``speed.md`` (a table of medians) and a plot for each operation.
+pytest-benchmark has it), ``speed.md`` (a table of medians) and a plot for each operation. With
+``--record notebooks/benchmarks.json`` it writes what the notebook beside that file draws.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="1,100,1000", help="megabytes, separated by commas")
     parser.add_argument("--into", type=Path, default=Path("benchmarks"), help="where the results go")
+    parser.add_argument(
+        "--record", type=Path, help="also write the medians, small enough to be committed, to this file"
+    )
     parser.add_argument("--only", default="", help="a pytest -k expression")
     arguments = parser.parse_args()
     arguments.into.mkdir(parents=True, exist_ok=True)
@@ -35,6 +41,8 @@ def main() -> int:
         medians = read(found)
         (arguments.into / "speed.md").write_text(table(medians))
         plot(medians, arguments.into)
+        if arguments.record:
+            arguments.record.write_text(record(found))
         print(table(medians))
     return code
 
@@ -60,6 +68,26 @@ def read(path: Path) -> Medians:
         info = one["extra_info"]
         medians[info["operation"], info["size"], info["kind"]][info["way"]] = one["stats"]["median"] * 1000
     return dict(medians)
+
+
+def record(path: Path) -> str:
+    """Return a run's medians with the date, the machine and the versions, as JSON with a line for each measurement."""
+    run = json.loads(path.read_text())
+    machine = run["machine_info"]
+    head = {
+        "measured": run["datetime"][:10],
+        "machine": f"{machine['cpu'].get('brand_raw', machine['machine'])}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in MEASURED if find_spec(name)},
+    }
+    rows = [
+        {**one["extra_info"], "ms": one["stats"]["median"] * 1000, "iqr": one["stats"]["iqr"] * 1000}
+        for one in run["benchmarks"]
+    ]
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    return f'{json.dumps(head, indent=1)[:-2]},\n "medians": [\n{lines}\n ]\n}}\n'
+
+
+MEASURED = ("pandas", "pyarrow", "numpy", "prefect", "joblib", "diskcache", "marimo")
 
 
 def table(medians: Medians) -> str:

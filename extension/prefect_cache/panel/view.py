@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from prefect_cache.model import Entry, Json, Output
+    from prefect_cache.model import Entry, Json, Output, Part
 
 FLAGS = ("pinned", "stale", "damaged", "notebook")
 """The filters that are buttons."""
@@ -265,7 +265,7 @@ def provenance(entry: Entry) -> tuple[list[Block], list[Block]]:
         table("Inputs", ((p.name, _described(p.detail), p.digest[:12]) for p in parts if p.kind == "input")),
         table("Looked at while it ran", ((o.name, o.kind, o.digest[:12]) for o in manifest.observed)),
         table("Prefect", prefect.items()),
-        table("Also depends on", ((p.name, p.kind, p.digest[:12]) for p in parts if p.kind not in {"input", "code"})),
+        table("Also depends on", ((p.kind, p.name, _fact_of(p)) for p in parts if p.kind not in UNTOLD)),
     ]
 
 
@@ -327,11 +327,30 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
+UNTOLD = frozenset({"input", "code", "format"})
+"""Kinds of parts that are told elsewhere, or that every key has."""
+
+
+def _fact_of(part: Part) -> str:
+    """Return a version where there is one, what is known of a value, or a digest."""
+    return _described(part.detail) or part.digest[:12]
+
+
 def _described(detail: Json) -> str:
-    """Return what is known of an input's value in a few words."""
-    if isinstance(detail, dict):
-        return _short(", ".join(f"{k} {v}" for k, v in detail.items() if isinstance(v, str | int | float)), 120)
-    return "" if detail is None else _short(str(detail), 120)
+    """Return what is known of an input's value in a few words; digests, which tell nobody anything, are left out."""
+    if not isinstance(detail, dict):
+        return "" if detail is None else _short(str(detail), 120)
+    counts = {"rows": "rows", "columns": "columns", "length": "elements", "keys": "keys", "attributes": "attributes"}
+    facts = [str(detail.get("type", ""))]
+    for name, noun in counts.items():
+        number = len(told) if isinstance(told := detail.get(name), dict) else told
+        facts += (
+            [f"{number:,} {noun}"] if isinstance(number, int) and not (name == "length" and "keys" in detail) else []
+        )
+    facts += [
+        str(detail[name]) for name in ("shape", "dtype", "value") if isinstance(detail.get(name), str | int | float)
+    ]
+    return _short(", ".join(filter(None, facts)), 120)
 
 
 def snippets(path: Path, output: Output) -> dict[str, str]:

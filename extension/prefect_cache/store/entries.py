@@ -28,7 +28,7 @@ import stat
 import threading
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -711,11 +711,12 @@ class Store:
         return EvictionPlan(tuple(one for one in planned if not (one[0].path / PINNED).exists()), freed)
 
     def prune(self, plan: EvictionPlan | None = None) -> Eviction:
-        """Carry out a plan, by default the one of now; within the grace period it can be undone."""
+        """Carry out a plan, by default the one of now; it can be undone as long, and as far, as evictions are kept."""
         plan = self.plan() if plan is None else plan
         eviction = self._evict(plan.evict, undoable=True) if plan else Eviction()
         self._end_grace()
-        return eviction
+        kept = self._graveyard.names()
+        return replace(eviction, undoable=any(entry.digest in kept for entry, _ in eviction.entries))
 
     def sweep(self) -> int:
         """Remove what dead processes left and what can no longer be undone; return how many drafts were swept."""

@@ -122,6 +122,10 @@ class Graveyard:
         """Return the bytes that evictions still take; a file that lives on under an entry takes none here."""
         return sum(_size(grave) for grave, _ in self._graves())
 
+    def names(self) -> set[str]:
+        """Return the entries that can be brought back."""
+        return {body.name for grave, _ in self._graves() for body in _listed(grave)}
+
     def _graves(self) -> list[tuple[Path, float]]:
         """Return the evictions, the latest first, with their times in seconds since the epoch."""
         return [(path, _made(path)) for path in sorted(_listed(self.folder), reverse=True)]
