@@ -259,7 +259,7 @@ def test_deletions_are_seen(source: str, expected: str) -> None:
         ("import json\nsetattr(json, 'X', 1)", "json"),
         ("import json\ndel json.X", "json.X"),
         ("import logging\nlogging.basicConfig(level=10)", "logging.basicConfig()"),
-        ("import numpy as np\nnp.seterr(all='raise')", "np.seterr()"),
+        ("import locale\nlocale.setlocale(locale.LC_ALL, '')", "locale.setlocale()"),
         ("%run script.py", "%run"),
         ("%store -r", "%store"),
         ("%who", "%who"),

@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from prefect_cache import explain
-from prefect_cache.cells import effects, loaded, observe, randomness
+from prefect_cache.cells import effects, lasting, loaded, observe, randomness
 from prefect_cache.cells.analysis import analyse, tree_digest
 from prefect_cache.cells.effects import Before, Effects, Replay
 from prefect_cache.cells.keys import changed_files, held, key_for, name_digest
@@ -216,7 +216,7 @@ class Session:
         started = time.perf_counter()
         cell = analyse(source, transform=self.shell.transform, names=self.namespace)
         if cell.dynamic:
-            return self._bypass(cell, options, cell.dynamic[0], remedy=NAME_IT)
+            return self._bypass(cell, options, cell.dynamic[0], remedy=lasting.remedy(cell.dynamic[0]))
         if options.refresh or not self.store.alike("", tree_digest(cell.tree), limit=1):
             self.shell.preload()
         try:
@@ -224,7 +224,7 @@ class Session:
         except Unfingerprintable as error:
             return self._bypass(cell, options, _unkeyed(error), _way_out(error))
         if found.dynamic:
-            return self._bypass(cell, options, found.dynamic[0], remedy=NAME_IT)
+            return self._bypass(cell, options, found.dynamic[0], remedy=lasting.remedy(found.dynamic[0]))
         because = ""
         if not options.refresh:
             hit, because = self._restore(cell, key, started)
@@ -273,7 +273,7 @@ class Session:
         except Unfingerprintable as error:
             return [f"bypass: {_unkeyed(error)}", f"what helps: {explain.clause(_way_out(error))}"]
         if reasons := (*cell.dynamic, *found.dynamic):
-            return [*(f"bypass: {reason}" for reason in reasons), f"what helps: {NAME_IT}"]
+            return [*(f"bypass: {reason}" for reason in reasons), f"what helps: {lasting.remedy(reasons[0])}"]
         for entry in self.store.variants(key.digest):
             if self._difference(entry) is None:
                 moment = explain.day(entry.manifest.run.started, time.time())
@@ -431,7 +431,9 @@ class Session:
             if ran.attempts:
                 before.rewind()
             ran.attempts += 1
-            ran.observer = observe.Observer(strings=strings, store_root=self.store.root, namespace=self.namespace)
+            ran.observer = observe.Observer(
+                strings=strings, store_root=self.store.root, namespace=self.namespace, names=before.reached
+            )
             # Made here: outside, what Prefect does to the process on import would be the cell's doing.
             ran.watch = ran.watch or Watch()
             begun = time.perf_counter()
@@ -458,6 +460,8 @@ class Session:
         for reason in (observer.tainted, *recorder.taints):
             if reason:
                 return Bypass(reason, ran.seconds, key, "", ran.notes)
+        if reason := lasting.done_by(cell.tree, self.namespace):
+            return Bypass(reason, ran.seconds, key, lasting.REMEDY, ran.notes)
         if pattern := changed_files(key):
             return Bypass(f"{pattern} changed while the cell ran", ran.seconds, key, "", ran.notes)
         done = effects.take(before, self.namespace, cell, ran.value, ran.process, options.outputs)
@@ -539,10 +543,6 @@ def _check_trust(entry: Entry, cell: Cell) -> None:
             "it shows or imports things, without a signature that is trusted",
             remedy="trust the other user's key with prefect_cache.trust(key_file)",
         )
-
-
-NAME_IT = "name what it reads, so that it can be seen"
-"""The way out where names are made up while the cell runs."""
 
 
 def _way_out(error: Unfingerprintable) -> str:

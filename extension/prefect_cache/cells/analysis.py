@@ -29,7 +29,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal, cast
 
 from prefect_cache import digests
-from prefect_cache.cells import commands
+from prefect_cache.cells import commands, lasting
+from prefect_cache.cells.lasting import dotted_name
 from prefect_cache.model import Cell
 
 if TYPE_CHECKING:
@@ -471,7 +472,7 @@ class _Reader(ast.NodeVisitor):
         self._all(node.left, node.comparators[0])
         with self._perhaps():
             self._all(*node.comparators[1:])
-        if isinstance(node.left, ast.Constant) and _dotted(node.comparators[0]) in _ENVIRON:
+        if isinstance(node.left, ast.Constant) and dotted_name(node.comparators[0]) in _ENVIRON:
             self._name_environ(node.left)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
@@ -521,7 +522,7 @@ class _Reader(ast.NodeVisitor):
 
     def _is_module(self, node: ast.expr) -> bool:
         """Tell whether an expression is a module, as far as names tell."""
-        name = _dotted(node)
+        name = dotted_name(node)
         if not name or self._is_local(name.partition(".")[0]):
             return False
         if name in self._modules:
@@ -529,13 +530,13 @@ class _Reader(ast.NodeVisitor):
         return isinstance(self._names, Mapping) and isinstance(self._names.get(name), ModuleType)
 
     def _sets_in_module(self, module: ast.expr, attribute: str) -> None:
-        if f"{_dotted(module)}.{attribute}" not in _RESTORED:
-            self._unseen(f"it sets {_dotted(module)}.{attribute}, which a hit could not do again")
+        if (name := f"{dotted_name(module)}.{attribute}") not in lasting.RESTORED:
+            self._unseen(lasting.setting(name))
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        if _dotted(node.value) in _ENVIRON and not isinstance(node.ctx, ast.Store):
+        if dotted_name(node.value) in _ENVIRON and not isinstance(node.ctx, ast.Store):
             self._name_environ(node.slice)
-        if _dotted(node.value) == "sys.modules" and not _is_plain_module(node.slice):
+        if dotted_name(node.value) == "sys.modules" and not _is_plain_module(node.slice):
             self._unseen("sys.modules reaches all variables")
         self._all(node.value, node.slice)
 
@@ -567,7 +568,7 @@ class _Reader(ast.NodeVisitor):
 
     def _texts_of(self, node: ast.Call) -> None:
         """Read the names in texts that a call is known to look up by itself."""
-        dotted = _dotted(node.func)
+        dotted = dotted_name(node.func)
         method = dotted.rpartition(".")[2]
         argument = next(iter([*node.args, *(k.value for k in node.keywords if k.arg in {"expr", "query"})]), None)
         if method in {"get", "pop", "getenv", "getenvb", "setdefault"} and argument is not None:
@@ -594,7 +595,7 @@ class _Reader(ast.NodeVisitor):
 
     def _blind_call(self, node: ast.Call) -> bool:
         """Judge calls that reach names out of sight; return whether the callee needs no more reading."""
-        dotted = _dotted(node.func)
+        dotted = dotted_name(node.func)
         method = dotted.rpartition(".")[2]
         if dotted in {"eval", "exec"} and self._is_builtin(dotted):
             self._run_text(node, "eval" if dotted == "eval" else "exec")
@@ -607,8 +608,8 @@ class _Reader(ast.NodeVisitor):
             self._import_by_name(node, dotted)
         elif dotted in {"setattr", "delattr"} and node.args and self._is_module(node.args[0]):
             self._sets_in_module(node.args[0], "...")
-        elif ".".join(dotted.split(".")[-2:]) in _PROCESS:
-            self._unseen(f"{dotted}() changes the process in a way that a hit could not repeat")
+        elif reason := lasting.call(dotted):
+            self._unseen(reason)
         elif dotted in _BLIND_CALLS:
             self._unseen(_BLIND_CALLS[dotted])
         return False
@@ -982,45 +983,6 @@ _BLIND_CALLS = {
 }
 
 
-_RESTORED = frozenset(
-    {"sys.path", "os.environ", "warnings.filters", "mpl.rcParams", "matplotlib.rcParams", "plt.rcParams"}
-)
-"""What may be set in a module: the state that a hit puts back."""
-
-_PROCESS = frozenset(
-    {
-        *(
-            "logging.basicConfig",
-            "logging.disable",
-            "logging.captureWarnings",
-            "config.dictConfig",
-            "config.fileConfig",
-        ),
-        *("locale.setlocale", "signal.signal", "signal.alarm", "atexit.register", "atexit.unregister", "time.tzset"),
-        *("sys.setrecursionlimit", "sys.settrace", "sys.setprofile", "sys.setswitchinterval", "os.umask", "os.nice"),
-        *("gc.disable", "gc.enable", "gc.freeze", "faulthandler.enable", "socket.setdefaulttimeout"),
-        *(
-            "decimal.setcontext",
-            "asyncio.set_event_loop_policy",
-            "nest_asyncio.apply",
-            "multiprocessing.set_start_method",
-        ),
-        *("np.seterr", "numpy.seterr", "tqdm.pandas", "plt.ion", "plt.ioff", "plt.switch_backend", "matplotlib.use"),
-        *("mpl.use", "torch.manual_seed", "torch.set_default_dtype", "tf.random.set_seed", "jax.config.update"),
-    },
-)
-"""Calls that change the process, and not only what :mod:`prefect_cache.cells.state` puts back."""
-
-
-def _dotted(node: ast.AST) -> str:
-    """Return ``a.b.c`` for that expression; an unknown head is left out (``.query`` for ``f().query``)."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value)}.{node.attr}"
-    return ""
-
-
 def _is_shell(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "get_ipython"
 
@@ -1090,7 +1052,7 @@ def _names_in_source(tree: ast.Module) -> set[str] | None:
     if "__all__" not in bound:
         return {name for name in bound if not name.startswith("_")}
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and [_dotted(t) for t in statement.targets] == ["__all__"]:
+        if isinstance(statement, ast.Assign) and [dotted_name(t) for t in statement.targets] == ["__all__"]:
             try:
                 return set(ast.literal_eval(statement.value))
             except ValueError:

@@ -8,10 +8,12 @@ helper deep in a chain is found and can be named.
 
 from __future__ import annotations
 
+import abc
 import ast
 import dataclasses
 import dis
 import enum
+import itertools
 import re
 import sys
 import types
@@ -65,6 +67,8 @@ class CodeFacts:
     dynamic: tuple[str, ...]
     stores: tuple[str, ...]
     """Global names that the code binds or deletes."""
+    sets: tuple[str, ...]
+    """Attributes of global names that the code sets or deletes: ``cfg.limit``."""
 
 
 MOST_FACTS = 20_000
@@ -116,6 +120,7 @@ def _read(code: types.CodeType) -> CodeFacts:
         mentions=_union(sorted(asked), *(f.mentions for f in inner)),
         dynamic=_union(sorted(_dynamic(steps, names)), *(f.dynamic for f in inner)),
         stores=_union([s.argval for s in steps if s.opname in _STORING], *(f.stores for f in inner)),
+        sets=_union(_sets(steps), *(f.sets for f in inner)),
     )
 
 
@@ -189,6 +194,19 @@ def _reads(steps: Sequence[dis.Instruction]) -> list[Read]:
     return found
 
 
+def _sets(steps: Sequence[dis.Instruction]) -> list[str]:
+    found: list[str] = []
+    for at, step in enumerate(steps):
+        if step.opname in {"STORE_ATTR", "DELETE_ATTR"}:
+            words = [step.argval]
+            before = itertools.takewhile(lambda s: s.opname in _ATTRIBUTE_OPS, reversed(steps[:at]))
+            words += [s.argval for s in before]
+            head = steps[at - len(words)]
+            if head.opname in _GLOBAL_OPS:
+                found.append(".".join([head.argval, *reversed(words)]))
+    return found
+
+
 def _imports(steps: Sequence[dis.Instruction]) -> list[Import]:
     found: list[Import] = []
     for at, step in enumerate(steps):
@@ -227,7 +245,7 @@ def function_shape(function: types.FunctionType, walk: Walk) -> Shape:
     """Return the shape of a function: its code and what it carries with it."""
     if importable(function):
         return by_name(function, walk)
-    if function.__code__.co_qualname == "singledispatch.<locals>.wrapper":
+    if is_dispatcher(function):
         return _dispatcher(function, walk)
     carried = list(_carried(function))
     steps = [step for step, _ in carried]
@@ -270,9 +288,15 @@ def _dispatcher(function: types.FunctionType, walk: Walk) -> Shape:
     registry: Mapping[type, Any] = function.registry  # type: ignore[attr-defined]
     pairs = sorted(registry.items(), key=lambda pair: kind_name(pair[0]))
     items = [item for pair in pairs for item in pair]
-    shape = run("singledispatch", items, walk, mutable=False)
-    shape.steps = [("made", f"implementation {i}") for _, i in shape.steps]
+    shape = run("singledispatch", items, walk, mutable=True)
+    shape.steps = [("part", f"implementation {i}") for _, i in shape.steps]
+    shape.shareable = False
     return shape
+
+
+def is_dispatcher(value: object) -> bool:
+    """Tell whether this is a function made by ``functools.singledispatch``."""
+    return type(value) is types.FunctionType and value.__code__.co_qualname == "singledispatch.<locals>.wrapper"
 
 
 def source_of(function: types.FunctionType | type) -> str:
@@ -329,6 +353,8 @@ def class_shape(cls: type, walk: Walk) -> Shape:
 
 def _members(cls: type) -> dict[str, object]:
     held = {n: v for n, v in vars(cls).items() if n not in _FORGOTTEN}
+    if registered := registered_with(cls):
+        held["__registered__"] = registered
     if isinstance(cls, enum.EnumMeta):
         # members are instances of the class itself: their values in order are what it holds
         inner = {"_member_map_", "_value2member_map_", "_member_names_", "_hashable_values_", "_unhashable_values_"}
@@ -341,7 +367,15 @@ def _members(cls: type) -> dict[str, object]:
     return held
 
 
-_RETOLD = {"__members__", "__dataclass_fields__"}
+def registered_with(cls: type) -> tuple[type, ...]:
+    """Return the classes that an abstract base class was told of by its ``register``, sorted by name."""
+    if not isinstance(cls, abc.ABCMeta):
+        return ()
+    registry = abc._get_dump(cls)[0]  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way
+    return tuple(sorted((c for ref in registry if (c := ref()) is not None), key=kind_name))
+
+
+_RETOLD = {"__members__", "__dataclass_fields__", "__registered__"}
 """Attributes of classes of which :func:`_members` tells in its own words."""
 
 

@@ -19,12 +19,12 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from prefect_cache.cells import inplace
+from prefect_cache.cells import inplace, modules
 from prefect_cache.cells import state as process
 from prefect_cache.cells.fingerprint import Fingerprinter, resolve
 from prefect_cache.cells.graph import GraphReader, GraphWriter
 from prefect_cache.cells.keys import ABSENT, name_digest
-from prefect_cache.errors import Damaged, Unfingerprintable
+from prefect_cache.errors import Damaged, Unfingerprintable, Unstorable
 from prefect_cache.model import Cell, Entry, Json, ObjectPath, Observed, Output
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Before:
         self.may_delete = set(cell.deletes)
         self.names = {name: _Reference(value) for name, value in namespace.items() if not hidden(name)}
         self.objects = [_was(node) for node in found.nodes]
+        self._caches = [(function, function.cache_info()) for function in found.caches]
         self._aside: dict[str, object] = {}
         self._bound_again: set[str] = set()
         self._kept: dict[str, object] | None = None
@@ -150,6 +151,11 @@ class Before:
             value = was.get()
             if value is not None and now.digest_of(value) != was.digest:
                 inplace.put_state(value, inplace.copied(kept))
+
+    def filled_cache(self) -> str:
+        """Return the name of a function whose ``lru_cache`` the run filled, else nothing."""
+        grown = (function for function, info in self._caches if function.cache_info().misses != info.misses)
+        return next((function.__qualname__ for function in grown), "")
 
     def is_bound(self, name: str) -> bool:
         """Tell whether the run bound `name`, which is in the namespace now."""
@@ -244,7 +250,15 @@ def take(
     ------
     Unfingerprintable
         Where something that the run might have changed has no digest any more.
+    Unstorable
+        Where a hit could not do all of it again.
     """
+    changed = tuple(_changed(before))
+    if changed and (cached := before.filled_cache()):
+        # Where only values were computed, to do so once more later is no difference but in time.
+        raise Unstorable(
+            f"it filled the cache of {cached} and changed something in place, and a hit could do only that"
+        )
     names = [n for n in namespace if not before.hidden(n)]
     bound = {n: namespace[n] for n in names if before.is_bound(n) or n in cell.settled}
     deleted = [n for n in before.names if n not in namespace]
@@ -252,7 +266,7 @@ def take(
     return Effects(
         bound={n: v for n, v in bound.items() if not keep or n in keep},
         deleted=tuple(sorted(deleted)),
-        changed=tuple(_changed(before)),
+        changed=changed,
         value=value,
         process=process,
         imports=tuple(m for m in cell.imports if m in sys.modules),
@@ -312,7 +326,7 @@ def write(
     Unstorable
         Where something cannot be kept; its ``name`` is the variable.
     """
-    known = before.known()
+    known = {**_in_modules(effects.imports), **before.known()}
     graph = GraphWriter(namespace, known, before.strangers(known.keys()))
     for name, value in effects.bound.items():
         graph.add(name, value)
@@ -339,6 +353,15 @@ def write(
         "process": _json(references[_PROCESS]) if effects.process else None,
         "imports": list(effects.imports),
     }
+
+
+def _in_modules(names: Collection[str]) -> dict[int, tuple[ObjectPath, object]]:
+    """Return the mutable objects that imported modules of the user's own hold, by ``id``, with the path to each."""
+    found = Fingerprinter({})
+    for name in names:
+        if modules.origin(name) == "local" and name in sys.modules:
+            found.add_module(name)
+    return {id(node.value): (node.path, node.value) for node in found.nodes}
 
 
 _IN_FILES = frozenset({"pandas", "ndarray"})

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells import arrays, code, columns, leaves, modules, named, plain, tables
+from prefect_cache.cells import arrays, code, columns, lasting, leaves, modules, named, plain, tables
 from prefect_cache.cells.walk import Met, Shape, Walk, spell, truncated
 from prefect_cache.digests import combine
 from prefect_cache.errors import Unfingerprintable
@@ -373,6 +373,7 @@ class Fingerprinter:
             return
         self._followed.add(mark)
         self.dynamic += [f"{function.__qualname__} uses {what}" for what in facts.dynamic]
+        self.dynamic += [f"{function.__qualname__}: {what}" for what in _lasting(facts, function.__globals__)]
         self._notes.texts.update(facts.strings)
         self._see_environment(facts.environ)
         if where is None:
@@ -504,6 +505,16 @@ class Fingerprinter:
         ]
 
     @property
+    def caches(self) -> list[Any]:
+        """Return the functions met that ``functools.lru_cache`` made."""
+        return [v for v in self._walk.trail.values if isinstance(v, functools._lru_cache_wrapper)]  # noqa: SLF001
+
+    def add_module(self, name: str) -> None:
+        """Walk what a loaded module of the user's own holds; what has no digest is passed over."""
+        self._follow_module(name)
+        self._drain()
+
+    @property
     def shared(self) -> list[tuple[ObjectPath, ObjectPath]]:
         """Return the pairs of paths that lead to one mutable object."""
         return self._walk.trail.shared()
@@ -522,6 +533,13 @@ class Fingerprinter:
         What one fingerprinter has digested so it does not look at again: take a new one after a change.
         """
         return self._again.digest(value)
+
+
+def _lasting(facts: code.CodeFacts, held: Mapping[str, object]) -> list[str]:
+    """Return what a function changes that is installed, where a hit could not do it again."""
+    called = [lasting.call(".".join((r.name, *r.attributes))) for r in facts.reads if r.name in held]
+    changed = [lasting.setting(dotted) for dotted in facts.sets if lasting.is_outside(dotted.split("."), held)]
+    return [reason for reason in (*called, *changed) if reason]
 
 
 def _detail(value: object, walk: Walk) -> Json:

@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from prefect_cache import codecs
 from prefect_cache.cells import inplace, memory
 from prefect_cache.cells.fingerprint import resolve
+from prefect_cache.cells.named import found_by_name
 from prefect_cache.codecs.pickled import NAMESPACE, PLAIN, PickledCodec, Reference, ValuePickler, dump, write_bytes
 from prefect_cache.errors import Damaged, Unstorable
 from prefect_cache.frames import nbytes
@@ -67,11 +68,9 @@ Known = Mapping[int, tuple[ObjectPath, object]]
 _TABULAR: Final = frozenset({"numpy", "pandas", "pyarrow", "polars"})
 
 _SHARED_BY_NATURE: Final = (
-    type,
     tuple,
     frozenset,
     range,
-    types.FunctionType,
     types.BuiltinFunctionType,
     types.ModuleType,
     types.CodeType,
@@ -181,7 +180,7 @@ class GraphWriter:
         self._inside[id(value)] = met
 
         def refer(inner: object) -> Reference | None:
-            if _is_tabular(type(inner)) or isinstance(inner, _SHARED_BY_NATURE):
+            if _is_tabular(type(inner)) or _is_shared_by_nature(inner):
                 return None
             if (reference := self._elsewhere(inner)) is not None:
                 return reference
@@ -216,7 +215,7 @@ class GraphWriter:
     def _meet(self, root: _Root, value: object) -> None:
         if memory.is_array(value):
             root.arrays[id(value)] = value
-        if not isinstance(value, _SHARED_BY_NATURE):
+        if not _is_shared_by_nature(value):
             root.met[id(value)] = value
 
     def write(
@@ -458,6 +457,14 @@ def _is_file(value: object) -> bool:
     if memory.is_array(value):
         return value.nbytes >= SMALL_ARRAY and not value.dtype.hasobject  # type: ignore[attr-defined]
     return _is_tabular(type(value)) and codecs.codec_for(value).name != PickledCodec.name
+
+
+def _is_shared_by_nature(value: object) -> bool:
+    """Tell whether nobody can tell, or it is certain, that two pickles give one object."""
+    if isinstance(value, type | types.FunctionType):
+        # What a cell defines is made anew by each pickle that holds it.
+        return value.__module__ != "__main__" and found_by_name(value)
+    return isinstance(value, _SHARED_BY_NATURE)
 
 
 def _is_tabular(cls: type) -> bool:

@@ -24,6 +24,7 @@ import types
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from prefect_cache.cells.code import is_dispatcher, registered_with
 from prefect_cache.errors import Unstorable
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def blocks_of(value: Any) -> tuple[Any, ...]:
 def _kind(value: Any) -> str:
     return (
         _library_kind(value)
+        or ("dispatcher" if is_dispatcher(value) else "")
         or next((kind for kind, cls in _KINDS.items() if isinstance(value, cls)), "")
         or _plain_kind(value)
     )
@@ -269,8 +271,21 @@ def _put_function(value: types.FunctionType, content: dict[str, Any]) -> None:
         setattr(value, name, held)
 
 
-def _put_class(value: type, content: dict[str, Any]) -> None:
-    _put_names(value, content, {k for k, v in vars(value).items() if not _is_content(k, v)})
+def _put_dispatcher(value: Any, content: dict[type, Any]) -> None:
+    for cls, function in content.items():
+        if value.registry.get(cls) is not function:
+            value.register(cls, function)
+
+
+def _class_content(value: type) -> tuple[dict[str, Any], tuple[type, ...]]:
+    return {k: x for k, x in vars(value).items() if _is_content(k, x)}, registered_with(value)
+
+
+def _put_class(value: Any, content: tuple[dict[str, Any], tuple[type, ...]]) -> None:
+    held, registered = content
+    _put_names(value, held, {k for k, v in vars(value).items() if not _is_content(k, v)})
+    for cls in set(registered).difference(registered_with(value)):
+        value.register(cls)
 
 
 def _put_dict(value: Any, content: dict[Any, Any]) -> None:
@@ -363,7 +378,8 @@ _CONTENTS: Final[dict[str, _Content]] = {
     "random": _Content(lambda v: v.getstate(), lambda v, content: v.setstate(content), has_attributes=True),
     "text": _Content(lambda v: (v.getvalue(), v.tell()), _put_text),
     "function": _Content(_function_content, _put_function, has_attributes=True),
-    "class": _Content(lambda v: {k: x for k, x in vars(v).items() if _is_content(k, x)}, _put_class),
+    "dispatcher": _Content(lambda v: dict(v.registry), _put_dispatcher),
+    "class": _Content(_class_content, _put_class),
     "closure": _Content(lambda v: (v.cell_contents,), _put_cell),
     "module": _Content(
         lambda v: {k: x for k, x in vars(v).items() if not k.startswith("__")},

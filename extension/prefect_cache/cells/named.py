@@ -20,15 +20,15 @@ def kind_name(cls: Any) -> str:
 
 def importable(value: Any) -> bool:
     """Tell whether a function or class of an installed package can be found again by its name."""
+    module = getattr(value, "__module__", None)
+    return isinstance(module, str) and modules.origin(module) in ("installed", "python") and found_by_name(value)
+
+
+def found_by_name(value: Any) -> bool:
+    """Tell whether a function or class is what its module holds under its name."""
     module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str):
         return False
-    if modules.origin(module) not in ("installed", "python"):
-        return False
-    return _is_at(value, module, qualname)
-
-
-def _is_at(value: Any, module: str, qualname: str) -> bool:
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)

@@ -74,6 +74,8 @@ class Observer:
         Our own store, whose files are of no account.
     namespace
         The notebook's; functions that a cell took from ``os`` while they were replaced are put right there.
+    names
+        Names of the notebook on which the cell is known to depend.
 
     Attributes
     ----------
@@ -92,6 +94,7 @@ class Observer:
         files: Collection[str] = (),
         store_root: Path | None = None,
         namespace: MutableMapping[str, object] | None = None,
+        names: Collection[str] = (),
     ) -> None:
         self.observed: tuple[Observed, ...] = ()
         self.tainted = ""
@@ -99,6 +102,8 @@ class Observer:
         self._strings = sorted(set(strings), key=_unlikely)[:MAX_NAMES]
         self._files = sorted(set(files))
         self._namespace = namespace
+        self._names = frozenset(names)
+        self._threads = frozenset[threading.Thread]()
         self._trace = Trace(self._strings, places.ignored(str(store_root.absolute()) if store_root else None))
         self._named: dict[str, Seen] = {}
         self._named_folders: set[str] = set()
@@ -149,6 +154,7 @@ class Observer:
         for text in self._strings:
             self._expect(text)
         self._environ_before = {**_environ_data()}
+        self._threads = frozenset(threading.enumerate())
         _watch().drain()
         _watch().overflowed = False
 
@@ -265,6 +271,12 @@ class Observer:
         if seen := self._trace.of(self._trace.cwd, self._trace.cwd):
             seen.asked = True
 
+    def unpickled(self, module: str, name: str) -> None:
+        """Note that a pickle asks for something that the notebook defines, out of sight of the source."""
+        name = name.partition(".")[0]
+        if module == "__main__" and name not in self._names:
+            self.fail(f"it unpickles what {name} stands for; let the cell depend on it with --inputs {name}")
+
     def fail(self, reason: str) -> None:
         """Note that the run cannot be stored."""
         self.tainted = self.tainted or reason
@@ -308,6 +320,8 @@ class Observer:
                 self._trace.list(listed)
 
     def _conclude(self, drawn: Iterable[Observed]) -> None:
+        if any(map(_runs_notebook_code, set(threading.enumerate()) - self._threads)):
+            self.fail("it leaves a thread running")
         try:
             found = [*self._patterns(), *self._trace.observed()]
         except Contradiction as reason:
@@ -452,6 +466,12 @@ _installed = False
 _standins: list[StandIn] = []
 _environ_class: Any = type(os.environ)
 _environ_getitem, _environ_iter = _environ_class.__getitem__, _environ_class.__iter__
+
+
+def _runs_notebook_code(thread: threading.Thread) -> bool:
+    # Libraries keep threads of their own, which come back when they are needed.
+    target = getattr(thread, "_target", None)
+    return "__main__" in {type(thread).__module__, getattr(target, "__module__", None)}
 
 
 def _environ_data() -> dict[bytes, bytes]:
@@ -652,6 +672,7 @@ _HANDLERS: dict[str, Callable[..., None]] = {
     "os.link": _on_link,
     "os.symlink": _on_link,
     "os.truncate": _on_truncate,
+    "pickle.find_class": Observer.unpickled,
     "sqlite3.connect": _on_database,
     "subprocess.Popen": _on_program,
     "os.system": _on_program,

@@ -2,8 +2,9 @@
 
 Each :class:`Aspect` is one kind of state that notebooks change: environment variables, the working
 directory, ``sys.path``, warnings filters, options of pandas, NumPy's way of printing, matplotlib's rcParams, the
-global random generators. A library that is not loaded has its default state, so that a fresh kernel and one that merely
-imported pandas agree; nothing is imported to look.
+levels of loggers, the context of decimal numbers, the local time zone, the global random generators. A library that
+is not loaded has its default state, so that a fresh kernel and one that merely imported pandas agree; nothing is
+imported to look.
 
 Two uses: the state *before* a run is a part of the key where results or what is shown depend on it
 (:func:`key_parts`), and what the run changed is done again on a hit (:class:`Watch`, :func:`apply`).
@@ -19,7 +20,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prefect_cache.cells import randomness
+from prefect_cache.cells import modules, randomness
 from prefect_cache.cells.fingerprint import fingerprint
 from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import Part
@@ -276,6 +277,73 @@ class _RcParams(_Settings):
             module.rcParams.update(values)
 
 
+class _Decimals(_Settings):
+    """The context of decimal numbers in this thread, without the signals that were raised so far."""
+
+    def values(self, module: Any) -> Iterator[tuple[str, Any]]:
+        yield from self._of(module.getcontext())
+
+    def default(self, module: Any) -> Mapping[str, Any]:
+        return dict(self._of(module.DefaultContext))
+
+    @staticmethod
+    def _of(context: Any) -> Iterator[tuple[str, Any]]:
+        yield from (
+            (name, getattr(context, name)) for name in ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+        )
+        yield from ((f"trap.{signal.__name__}", on) for signal, on in context.traps.items())
+
+    def put(self, module: Any, values: Mapping[str, Any]) -> None:
+        context = module.getcontext()
+        for name, value in values.items():
+            if name.startswith("trap."):
+                context.traps[getattr(module, name.removeprefix("trap."))] = value
+            else:
+                setattr(context, name, value)
+
+
+class _Loggers(_Settings):
+    """Levels and switches of the root logger and of the user's own ones; installed packages set theirs on import."""
+
+    def values(self, module: Any) -> Iterator[tuple[str, Any]]:
+        yield "disable", module.root.manager.disable
+        yield "root.level", module.root.level
+        for name, logger in list(module.root.manager.loggerDict.items()):
+            if isinstance(logger, module.Logger) and modules.origin(name.partition(".")[0]) in {"local", "absent"}:
+                yield from ((f"{name}.{what}", getattr(logger, what)) for what in ("level", "propagate", "disabled"))
+
+    def default(self, module: Any) -> Mapping[str, Any]:
+        names = [name for name, _ in self.values(module)]
+        usual = {"level": module.NOTSET, "propagate": True, "disabled": False, "disable": module.NOTSET}
+        return {**{name: usual[name.rpartition(".")[2]] for name in names}, "root.level": module.WARNING}
+
+    def put(self, module: Any, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if name == "disable":
+                module.disable(value)
+                continue
+            owner, _, what = name.rpartition(".")
+            logger = module.getLogger(None if owner == "root" else owner)
+            if what == "level":
+                logger.setLevel(value)  # which clears what loggers remember of levels
+            else:
+                setattr(logger, what, value)
+
+
+class _Zone(_Settings):
+    """The local time zone as ``time.tzset`` found it."""
+
+    def values(self, module: Any) -> Iterator[tuple[str, Any]]:
+        yield "zone", (*module.tzname, module.timezone, module.altzone)
+
+    def default(self, module: Any) -> Mapping[str, Any]:  # noqa: ARG002 - the same everywhere
+        return {"zone": ("UTC", "UTC", 0, 0)}
+
+    def put(self, module: Any, values: Mapping[str, Any]) -> None:  # noqa: ARG002 - the variable TZ is back already
+        if hasattr(module, "tzset"):
+            module.tzset()
+
+
 @contextlib.contextmanager
 def _no_warnings() -> Iterator[None]:
     # Deprecated settings warn whenever they are read; that is nobody's wish here.
@@ -292,6 +360,9 @@ ASPECTS: tuple[Aspect, ...] = (
     _PandasOptions("pandas.options", "pandas"),
     _NumpyPrinting("numpy.printoptions", "numpy"),
     _RcParams("matplotlib.rcParams", "matplotlib"),
+    _Decimals("decimal.context", "decimal"),
+    _Loggers("logging", "logging"),
+    _Zone("time", "time"),
     _GlobalGenerator("random"),
     _GlobalGenerator("numpy.random"),
 )

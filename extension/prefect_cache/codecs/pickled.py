@@ -22,6 +22,7 @@ import os
 import pickle
 import sys
 import types
+import typing
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -101,6 +102,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return attribute_of, home
         if isinstance(value, _FILES) and value.closed:
             return _reduced_closed_file(value)
+        if _names_itself(value):
+            return _reduced_by_content(value)
         reduced = super().reducer_override(value)
         return _remade(value, reduced) if isinstance(value, type) and isinstance(reduced, tuple) else reduced
 
@@ -146,6 +149,29 @@ def _singleton(value: object) -> tuple[str, str] | None:
 def attribute_of(module: str, name: str) -> object:
     """Return an object that lives in an importable module; called from pickles."""
     return getattr(importlib.import_module(module), name)
+
+
+def _names_itself(value: Any) -> bool:
+    """Tell whether pickle would keep of an object only its name in the notebook, where another may stand then."""
+    if isinstance(value, type | types.FunctionType):
+        return False  # cloudpickle keeps what these are
+    own = getattr(value, "__dict__", None)
+    return type(own) is dict and own.get("__module__") == "__main__" and isinstance(value.__reduce_ex__(4), str)
+
+
+def _reduced_by_content(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, typing.NewType):
+        return typing.NewType, (value.__name__, value.__supertype__), {"__module__": value.__module__}
+    if isinstance(value, functools._lru_cache_wrapper):  # noqa: SLF001 - the class has no public name
+        made = {"__wrapped__", "cache_parameters"}
+        own = {name: held for name, held in vars(value).items() if name not in made}
+        return caching, (value.__wrapped__, value.cache_parameters()), own
+    raise Unstorable(f"a {type(value).__name__} is kept by its name alone")
+
+
+def caching(function: Callable[..., Any], parameters: Mapping[str, Any]) -> Any:
+    """Return the function with an empty ``functools.lru_cache`` around it; called from pickles."""
+    return functools.lru_cache(**parameters)(function)
 
 
 _FILES: Final = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
@@ -284,6 +310,12 @@ class ValueUnpickler(pickle.Unpickler):
         super().__init__(file)
         self._namespace = namespace
         self._resolve = resolve
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what a module holds under a name; the notebook's own names may mean something else by now."""
+        if module == "__main__":
+            raise Damaged(f"the pickle asks for {name} of the notebook")
+        return super().find_class(module, name)
 
     def persistent_load(self, reference: Reference) -> object:
         """Return the object that a reference stands for."""
