@@ -74,6 +74,7 @@ def cell_parser() -> Parser:
     say("--timeout", type=span, metavar="S", help="stop the task after this time")
     say("--tags", action="extend", type=words, metavar="t1,t2", help="tags of the Prefect task run")
     say("--artifact", action="store_true", help="show a preview of each frame with the run on the Prefect server")
+    say("--submit", action="store_true", help="run it on the cluster that %%config PrefectCache.task_runner names")
     say("--pin", action="store_true", help="never prune the entry")
     say("--explain", action="store_true", help="say whether it would be restored, and why; run nothing")
     say("--storage", metavar="S", help="share the entry by s3://bucket/cache, file:///mnt/team or a Prefect block")

@@ -48,9 +48,10 @@ if TYPE_CHECKING:
     from traitlets import Bunch
 
     from .capture import Shell as IPythonShell
+    from .cluster import Cluster
     from .model import Entry, Json, Key, Outcome
     from .remote import Storages
-    from .session import Session
+    from .session import Job, Session
 
 OFF: Final = re.compile(r"^\s*#\s*prefect[_-]cache\s*:\s*off\b", re.MULTILINE)
 """A comment by which a cell stays out of `auto`."""
@@ -111,6 +112,9 @@ class PrefectCache(Magics):
     max_entry_bytes = Unicode("", help="The largest entry that is kept, such as 5GB; empty: no limit.").tag(config=True)
     policy = Enum(("value", "lru"), "value", help="What goes first: least worth, or longest unused.").tag(config=True)
     grace = Unicode("10m", help="For how long an eviction can be undone.").tag(config=True)
+    task_runner = Unicode("", help="Where --submit runs cells: dask, or a Dask scheduler's tcp://host:8786.").tag(
+        config=True
+    )
     ttl = Unicode("", help="When entries expire, such as 12h; empty: never.").tag(config=True)
     retries = Int(0, min=0, help="How often a cell that raises is tried again.").tag(config=True)
     retry_delay = Unicode("0", help="How long to wait between the tries.").tag(config=True)
@@ -138,6 +142,7 @@ class PrefectCache(Magics):
         self._store: Store | None = None
         self._was: tuple[str, Options] | None = None
         self._hit_run: UUID | None = None
+        self._cluster: Cluster | None = None
         self.observe(self._forget, list(_STORE_SETTINGS))
 
     @validate("max_bytes", "max_entry_bytes")
@@ -194,6 +199,11 @@ class PrefectCache(Magics):
         if not cell.strip():
             raise UsageProblem(f"%%{MAGIC} is a cell magic, but the cell body is empty.")
         arguments.missing(options.inputs, self.shell.user_ns.keys())
+        if options.submit and not self.task_runner:
+            raise UsageProblem(
+                "--submit needs a task runner",
+                remedy="%config PrefectCache.task_runner = 'dask', or a scheduler's address: 'tcp://host:8786'",
+            )
 
     def _cell(self, cell: str, said: arguments.CellLine) -> object:
         """Run or restore a cell; where IPython awaits it, return a coroutine that does."""
@@ -299,6 +309,8 @@ class PrefectCache(Magics):
                 fetch=lambda key, options: self._storages.fetch(key, options.storage),
                 keep=lambda entry, options: self._storages.keep(entry, options.storage),
                 waiting=self._waiting,
+                submit=self._submit,
+                place=self.runner.place,
                 codes=self.runner.codes,
                 manner=self.runner.manner,
                 preload=_preload,
@@ -360,6 +372,21 @@ class PrefectCache(Magics):
         run = self._hit_run if isinstance(outcome, Hit) else UUID(str(ran))
         if run is not None and (notes := report_artifacts(outcome.entry, run, self.notebook)):
             self.show(explain.Lines(tuple(notes)))
+
+    def _submit(self, job: Job) -> Mapping[str, Json]:
+        __tracebackhide__ = True
+        from .cluster import Cluster
+
+        if self._cluster is None or self._cluster.name != self.task_runner:
+            self._let_cluster_go()
+            self._cluster = Cluster(self.task_runner)
+        self._waits.says("running on the cluster")
+        return self._cluster.run(job)
+
+    def _let_cluster_go(self) -> None:
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
 
     @cached_property
     def _storages(self) -> Storages:
@@ -757,6 +784,7 @@ def unload(shell: IPythonShell) -> None:
         return
     given, _loaded = _loaded, None
     given.magics.auto.switch(on=False)
+    given.magics._let_cluster_go()  # noqa: SLF001 - our own
     given.completions.remove(shell)
     shell.input_transformers_post.remove(given.awaiting)
     WATCH.stop()

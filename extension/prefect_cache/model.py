@@ -484,6 +484,7 @@ class Options:
     storage: str = ""
     artifact: bool = False
     log_prints: bool = False
+    submit: bool = False
     quiet: bool = False
     min_seconds: float = 0.0
     """A run that takes no longer is not stored: what ``%prefect_cache auto`` asks for."""

@@ -47,6 +47,9 @@ POINTER = b'{"prefect_cache"'
 CELL = "prefect_cache-"
 """How the records of notebooks' cells are named: they hold an entry's digest, see ``tasks.published``."""
 
+ARROW = b"ARROW1\x00\x00"
+"""How an Arrow file begins."""
+
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
@@ -94,6 +97,25 @@ class Result:
         if self.missing is not None:
             return "dangling"
         return "expired" if self.expires is not None and self.expires <= (now or time.time()) else "current"
+
+    def frames(self) -> tuple[Path, ...]:
+        """Return its Arrow files that are files of their own, which any tool may open."""
+        inside = [path for file in self.files if file.is_dir() for path in sorted(file.glob("*.arrow"))]
+        whole = [file for file in self.files if file.is_file() and _begins(file, ARROW)]
+        return (*inside, *whole)
+
+    def text(self, limit: int) -> str | None:
+        """Return the beginning of a result that is JSON; None of any other, which only its serializer can read."""
+        if self.serializer != "json":
+            return None
+        source = next((file for file in self.files if file.is_file()), self.record)
+        with source.open("rb") as file:
+            read = file.read(ENOUGH)
+        text = read.decode(errors="replace")
+        if source == self.record:
+            with contextlib.suppress(Damaged):
+                text = _parsed(read, whole=len(read) < ENOUGH)[1] or text
+        return text[:limit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +199,13 @@ def plan(
     freed = sum(map(sizes.drop, reasons))
     sweep = tuple(_leftovers(found, now))
     return ResultPlan(tuple(reasons.items()), sweep, freed + sum(map(_size, sweep)))
+
+
+def chosen(found: Found, results: Iterable[Result]) -> ResultPlan:
+    """Return a plan to evict just these."""
+    sizes = _Sizes(found.results)
+    evict = tuple((result, "asked for") for result in results)
+    return ResultPlan(evict, (), sum(sizes.drop(result) for result, _ in evict))
 
 
 def carry_out(planned: ResultPlan, found: Found) -> tuple[Problem, ...]:
@@ -345,6 +374,14 @@ def _is_young(file: Path, now: float) -> bool:
     try:
         return now - file.stat().st_mtime <= YOUNG
     except FileNotFoundError:
+        return False
+
+
+def _begins(path: Path, magic: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
         return False
 
 

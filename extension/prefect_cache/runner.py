@@ -22,7 +22,7 @@ import inspect
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from IPython.core.error import UsageError
 
@@ -97,6 +97,10 @@ class Runner:
     def remember(self, python: str) -> str:
         """Let tracebacks and ``inspect.getsource`` find `python` without running it; return its file name."""
         return self._name(python)
+
+    def place(self, python: str) -> tuple[str, int]:
+        """Return the file name of the cell that holds `python`, and how many of its lines stand before it."""
+        return self._name(python), _lines_before(_cell(self._shell)[0], python)
 
     def _execute(self, code: CodeType) -> object:
         __tracebackhide__ = True
@@ -350,7 +354,27 @@ def _is_line_of_magic(tb: TracebackType) -> bool:
 
 
 def _is_body_call(tb: TracebackType) -> bool:
-    return tb.tb_frame.f_code in (Runner._execute.__code__, _bounded.__code__)  # noqa: SLF001 - our own
+    own = (Runner._execute.__code__, _bounded.__code__, raised_elsewhere.__code__)  # noqa: SLF001 - our own
+    return tb.tb_frame.f_code in own
+
+
+def raised_elsewhere(error: BaseException) -> NoReturn:
+    """Raise what a body raised on another machine; to tracebacks this is where the body begins."""
+    raise error
+
+
+def frames_of_body(error: BaseException) -> TracebackType | None:
+    """Return the part of a traceback that begins with the body's own frame."""
+    frames = list(_frames(error.__traceback__))
+    body = next((i for i in reversed(range(len(frames))) if _is_body_call(frames[i])), -1)
+    return _chain(frames[body + 1 :])
+
+
+def since_file(tb: TracebackType | None, file: str) -> TracebackType | None:
+    """Return the part of a traceback that begins in a file; all of it where it never comes there."""
+    frames = list(_frames(tb))
+    first = next((i for i, one in enumerate(frames) if one.tb_frame.f_code.co_filename == file), 0)
+    return _chain(frames[first:])
 
 
 def _chain(frames: list[TracebackType]) -> TracebackType | None:

@@ -40,7 +40,7 @@ from pydantic import Field
 
 from .errors import Damaged
 from .model import FORMAT, Output
-from .results import PAYLOADS
+from .results import ARROW, PAYLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
     from prefect.results import ResultStore
 
     from .model import Json
-
-ARROW = b"ARROW1\x00\x00"
-"""How an Arrow file begins."""
 
 WHOLE = 16 * 2**20
 """Files up to this many bytes are verified in full when they are read; of larger ones the size and the skeleton."""

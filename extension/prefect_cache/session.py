@@ -15,18 +15,21 @@ Whatever cannot be known on this way makes a bypass: the cell runs, nothing is s
 from __future__ import annotations
 
 import ast
+import dataclasses
 import getpass
 import socket
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 from prefect_cache import explain
-from prefect_cache.cells import effects, lasting, loaded, observe, randomness
+from prefect_cache.cells import effects, lasting, loaded, observe, randomness, state
 from prefect_cache.cells.analysis import analyse, tree_digest
 from prefect_cache.cells.effects import Before, Effects, Replay
+from prefect_cache.cells.graph import GraphWriter
 from prefect_cache.cells.keys import changed_files, held, key_for, name_digest
 from prefect_cache.cells.state import Watch
 from prefect_cache.codecs.pickled import compiled_as
@@ -90,6 +93,25 @@ class RunTask(Protocol):
     ) -> tuple[object, dict[str, Json]]: ...
 
 
+class Job(TypedDict):
+    """A cell on its way to a worker: what `Session.compute` is to be asked there, and where its inputs lie."""
+
+    source: str
+    file: str
+    options: dict[str, Any]
+    key: str
+    parts: list[tuple[Any, ...]]
+    outputs: list[dict[str, Any]]
+    references: dict[str, Any]
+    folder: str
+    root: str
+    cwd: str
+    path: list[str]
+    settings: dict[str, dict[str, Any]]
+    notebook: str
+    prefect: dict[str, Json]
+
+
 @dataclass(frozen=True, slots=True)
 class Shell:
     """What a session asks of the place where cells run.
@@ -126,6 +148,10 @@ class Shell:
         Called with the bytes done and in all (0: not known) while an entry is verified in full, or written.
     manner
         How source is compiled and shown now, where that can be set (``from __future__ import annotations`` lasts).
+    submit
+        Runs a job on a cluster and waits for it; what it returns is ``cluster.work``'s.
+    place
+        Tells the file name under which plain Python is compiled, and how many lines stand before it in its cell.
     codes
         Compiles plain Python as `execute` would, and lets tracebacks and ``inspect.getsource`` find it.
     """
@@ -141,6 +167,8 @@ class Shell:
     fetch: Callable[[str, Options], bool] = lambda _key, _options: False
     keep: Callable[[Entry, Options], None] = lambda _entry, _options: None
     waiting: Callable[[str], None] = lambda _holder: None
+    submit: Callable[[Job], Mapping[str, Json]] = lambda _job: {"bypass": "no task runner is set"}
+    place: Callable[[str], tuple[str, int]] = lambda _python: ("<cell>", 0)
     codes: Callable[[str], Iterable[CodeType]] = lambda _python: ()
     manner: Callable[[], str] = lambda: ""
     preload: Callable[[], object] = lambda: None
@@ -253,6 +281,8 @@ class Session:
                 if hit is not None:
                     return hit
             because = because or self._because(cell, key, options)
+            if options.submit:
+                return self._submit(cell, key, found, options, because, started)
             return self._run_and_store(cell, key, found, options, because)
 
     def restore(self, source: str, options: Options) -> tuple[Outcome, object] | None:
@@ -509,6 +539,80 @@ class Session:
                 options=_lasting(options, because),
             )
             return self.store.publish(draft, manifest)
+
+    # Elsewhere
+
+    def compute(self, source: str, options: Options, expected: Key) -> Outcome:
+        """Run a cell that another session has sent here, and publish its entry under the key that it has there.
+
+        Bypassed where the key is another one here: the run would be another one as well.
+        """
+        cell = analyse(source, transform=self.shell.transform, names=self.namespace)
+        try:
+            key, found = key_for(cell, self.namespace, options, self.shell.manner())
+        except Unfingerprintable as error:
+            return Bypass(_unkeyed(error), 0.0)
+        if key.digest != expected.digest:
+            return Bypass(f"it would not be the same cell there: {explain.because_all(key.changes(expected))}", 0.0)
+        return self._run_and_store(cell, key, found, options, "")[0]
+
+    def _submit(
+        self, cell: Cell, key: Key, found: Fingerprinter, options: Options, because: str, started: float
+    ) -> tuple[Outcome, object]:
+        """Let the cell run elsewhere and restore its entry; where that cannot be, run it here and say why."""
+        __tracebackhide__ = True
+        ran = _Ran()
+        try:
+            with self.store.draft(key.digest) as draft:
+                job = self._job(cell, key, found, options, draft.path)
+                failed = self._run_task(lambda: self.shell.submit(job), ran, cell, options, key)
+        except (Unstorable, StoreUnwritable) as error:
+            reason = f"{error.name}: {error.message}" if isinstance(error, Unstorable) and error.name else error.message
+        else:
+            if failed is not None:
+                return failed, None
+            reply = cast("Mapping[str, str]", ran.value)
+            restored, why = (None, "") if reply["bypass"] else self._restore(cell, key, started)
+            if restored is not None:
+                hit, value = restored
+                entry = cast("Hit", hit).entry
+                self.shell.published(entry, key)
+                if options.storage:
+                    self.shell.keep(entry, options)
+                return Miss(
+                    entry, ran.seconds, key, because, options.refresh, (*ran.notes, "ran on the cluster")
+                ), value
+            reason = reply["bypass"] or why
+        outcome, value = self._run_and_store(cell, key, found, options.replace(submit=False), because)
+        if not isinstance(outcome, Failed):
+            outcome = dataclasses.replace(outcome, notes=(*outcome.notes, f"ran here, not on the cluster: {reason}"))
+        return outcome, value
+
+    def _job(self, cell: Cell, key: Key, found: Fingerprinter, options: Options, folder: Path) -> Job:
+        """Return what a worker needs to run a cell, its inputs written into a folder."""
+        graph = GraphWriter(self.namespace, {})
+        names = sorted(name for name in found.names if name in self.namespace)
+        for name in names:
+            graph.add(name, self.namespace[name])
+        outputs, references = graph.write(folder)
+        file, lines = self.shell.place(cell.python)
+        said = options.replace(submit=False, storage="", artifact=False, log_prints=False, retries=0, timeout=None)
+        return Job(
+            source="\n" * lines + cell.python,
+            file=file,
+            options=dataclasses.asdict(said),
+            key=key.digest,
+            parts=[(part.kind, part.name, part.digest, part.detail) for part in key.parts],
+            outputs=[dataclasses.asdict(output) for output in outputs],
+            references={name: references[name] for name in names},
+            folder=str(folder),
+            root=str(self.store.root),
+            cwd=str(Path.cwd()),
+            path=list(sys.path),
+            settings=state.settings(),
+            notebook=self.notebook,
+            prefect={},
+        )
 
     # Values of entries
 

@@ -400,6 +400,29 @@ def _part(aspect: str, name: str, value: Any) -> Part:
         raise Unfingerprintable(f"the setting {aspect}[{name}] has no digest: {error}", name=name) from error
 
 
+def settings() -> dict[str, dict[str, Any]]:
+    """Return all settings that are not at their defaults, for a process elsewhere to take on."""
+    return {aspect.name: aspect.take() for aspect in ASPECTS if isinstance(aspect, _Settings)}
+
+
+@contextlib.contextmanager
+def taken_on(wanted: Mapping[str, dict[str, Any]]) -> Iterator[None]:
+    """Let this process have the settings of another for a while, then its own again."""
+    aspects = [aspect for aspect in ASPECTS if isinstance(aspect, _Settings) and aspect.name in wanted]
+    own = {aspect.name: aspect.take() for aspect in aspects}
+
+    def put(to: Mapping[str, dict[str, Any]]) -> None:
+        for aspect in aspects:
+            if change := aspect.change(aspect.take(), to[aspect.name]):
+                aspect.apply(change)
+
+    put(wanted)
+    try:
+        yield
+    finally:
+        put(own)
+
+
 class Watch:
     """Remembers the process's state, to tell later what changed."""
 

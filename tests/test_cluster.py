@@ -1,0 +1,127 @@
+"""Cells on a Dask cluster: real workers, seen from a notebook in a real kernel."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from kernels import Kernel
+
+STATUS = "__import__('prefect_cache').last.status"
+
+
+@pytest.fixture
+def notebook(start_kernel) -> Kernel:
+    """A notebook with two workers, which start with the first cell."""
+    notebook = start_kernel(env={"DASK_DISTRIBUTED__WORKER__DAEMON": "True", "DASK_NUM_WORKERS": "1"})
+    notebook.run("%load_ext prefect_cache\n%config PrefectCache.task_runner = 'dask'")
+    return notebook
+
+
+def restart(notebook: Kernel) -> None:
+    notebook.run("%unload_ext prefect_cache")
+    notebook.restart()
+    notebook.run("%load_ext prefect_cache\n%config PrefectCache.task_runner = 'dask'")
+
+
+def test_a_cell_runs_elsewhere_and_comes_back_whole(notebook):
+    notebook.run(
+        "import os\nimport pandas as pd\n"
+        "orders = pd.DataFrame({'n': range(1000), 'word': ['a', 'b'] * 500}, index=pd.RangeIndex(5, 1005, name='i'))\n"
+        "seen, factor = [1], 3\n"
+        "def scaled(t): return t.assign(n=t['n'] * factor)\n"
+    )
+    cell = (
+        "%%prefect_cache result --submit\n"
+        "import os\n"
+        "print('working')\n"
+        "where = os.getpid()\n"
+        "result = scaled(orders)\n"
+        "orders.loc[5, 'n'] = -1\n"
+        "seen.append(2)\n"
+        "def later(x): return scaled(x)\n"
+        "len(result)"
+    )
+    notebook.run("alias = seen")
+    ran = notebook.run(cell, timeout=300)
+    assert (ran.stdout, ran.result) == ("working\n", "1000")
+    assert "ran on the cluster" in ran.text
+    assert notebook.value(STATUS) == "miss"
+    assert notebook.value("where") != notebook.pid
+    assert notebook.value("(int(result['n'].sum()), result.index.name, later(orders).shape)") == (
+        1498500,
+        "i",
+        (1000, 2),
+    )
+    assert notebook.value("(int(orders.loc[5, 'n']), alias, alias is seen)") == (-1, [1, 2], True)
+    notebook.run("orders.loc[5, 'n'] = 0; seen.remove(2)")
+    assert "working" in notebook.run(cell).stdout
+    assert notebook.value(STATUS) == "hit"
+    assert notebook.value("alias") == [1, 2]
+    # The entry is the same as one that ran here.
+    notebook.run("orders.loc[5, 'n'] = 0; seen.remove(2)")
+    notebook.run(cell.replace(" --submit", ""))
+    assert notebook.value(STATUS) == "hit"
+
+
+def test_what_the_cell_raises_is_raised_here_with_its_own_lines(notebook):
+    notebook.run("def divide(a, b):\n    return a / b\n")
+    ran = notebook.run("%%prefect_cache --submit\nx = 1\ny = divide(x, 0)", check=False, timeout=300)
+    assert ran.error["ename"] == "ZeroDivisionError"
+    shown = "\n".join(ran.error["traceback"])
+    assert "divide(x, " in shown
+    assert "prefect_cache/" not in shown
+    assert "distributed" not in shown
+    assert notebook.value(STATUS) == "failed"
+    assert notebook.value("'y' in globals()") is False
+    assert notebook.run("%%prefect_cache --submit\nz = divide(4, 2)\nz").result == "2.0"
+
+
+def test_an_interrupt_ends_it_there_too(notebook, tmp_path):
+    notebook.run("%%prefect_cache --submit\nwarm = 1", timeout=300)
+    beat = tmp_path / "beat"
+    request = notebook.submit(
+        "%%prefect_cache --submit\nimport time\n"
+        f"for n in range(3000):\n    open({str(beat)!r}, 'w').write(str(n))\n    time.sleep(0.05)"
+    )
+    deadline = time.monotonic() + 60
+    while not beat.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    notebook.interrupt()
+    ran = notebook.collect(request)
+    assert ran.error["ename"] == "KeyboardInterrupt"
+    time.sleep(3)
+    last = beat.read_text()
+    time.sleep(1)
+    assert beat.read_text() == last
+    assert notebook.run("%%prefect_cache --submit\nagain = 2\nagain").result == "2"
+
+
+def test_what_a_worker_cannot_do_as_the_notebook_would_runs_here_and_says_so(notebook):
+    notebook.run("import os\nos.environ['SHOP'] = 'Berlin'")  # after the workers' environment was copied
+    notebook.run("%%prefect_cache --submit\nwarm = 1", timeout=300)
+    notebook.run("os.environ['SHOP'] = 'Hamburg'")
+    ran = notebook.run("%%prefect_cache --submit\nshop = os.environ['SHOP']\npid = os.getpid()")
+    assert notebook.value("(shop, pid)") == ("Hamburg", notebook.pid)
+    assert "ran here, not on the cluster: it would not be the same cell there" in ran.text
+    assert "SHOP" in ran.text
+
+
+def test_an_input_that_cannot_travel_is_named(notebook):
+    notebook.run("import threading\nlock = threading.Lock()")
+    ran = notebook.run("%%prefect_cache --submit\nheld = lock.locked()", timeout=300)
+    assert notebook.value("held") is False
+    assert "lock" in ran.text
+
+
+def test_a_task_runner_is_asked_for_and_must_be_one(kernel):
+    kernel.run("%load_ext prefect_cache")
+    ran = kernel.run("%%prefect_cache --submit\nx = 1", check=False)
+    assert "task_runner = 'dask'" in ran.text + ran.stderr
+    kernel.run("%config PrefectCache.task_runner = 'nonsense'")
+    ran = kernel.run("%%prefect_cache --submit\nx = 1", check=False)
+    assert "names no task runner" in ran.text + ran.stderr
