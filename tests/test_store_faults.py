@@ -83,6 +83,7 @@ ACTS: dict[str, tuple[Callable[[Store], object], dict[str, Content]]] = {
     "prune": (lambda s: s.prune(s.plan(now=time.time() + 2e5)), {k: v for k, v in BEFORE.items() if k != key_of(4)}),
     "undo": (lambda s: s.undo(), {**BEFORE, key_of(3): OLD}),
     "pin": (lambda s: s.pin(s.get(key_of(1))), BEFORE),
+    "statistics": (lambda s: s.keep_statistics(s.get(key_of(1)), b"{}"), BEFORE),
     "sweep": (lambda s: s.sweep(), BEFORE),
     "first save": (lambda s: save(s, key_of(1), OLD), {key_of(1): OLD}),
 }
@@ -132,7 +133,7 @@ def _check(act: str, root: Path, *, told: bool) -> None:
     assert contents(store) == {**found, key_of(9): NEW}
 
 
-FAULTS = [errno.ENOSPC, errno.EIO, errno.EACCES]
+FAULTS = [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS]
 
 
 @pytest.fixture

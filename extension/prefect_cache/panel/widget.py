@@ -278,7 +278,7 @@ def _buttons(actions: Mapping[str, Any]) -> list[ipywidgets.Button]:
 def _line(row: list[Any]) -> str:
     """Return a row of the list as one line of text."""
     if row[3] == "!":
-        return f"! {row[1]}: damaged, {row[2]} ({row[5]})"
+        return f"! {row[1]}: damaged, {row[2]}" + f" ({row[5]})" * bool(row[5])
     shape = f", {row[6]} x {row[7]}" if row[6] else ""
     pin = ", pinned" if "p" in row[3] else ""
     return f"{row[1]}{shape}, {row[5]}, used {row[9]}{pin}"
