@@ -974,6 +974,8 @@ def _seen(manifest: Manifest) -> list[tuple[str, str, str]]:
 def _open_folder(folder: Path) -> int:
     try:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:  # also where a neighbour puts one there in this very moment
+        raise NotFound(f"no entry is called {folder.name!r}") from None
     except OSError as error:
         if not os.path.lexists(folder):
             raise NotFound(f"no entry is called {folder.name!r}") from None
