@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from prefect_cache import progress
 from prefect_cache.progress import Bar, Progress, Waiting
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kernels import Kernel, Ran
 
 
 class Screen:
@@ -87,3 +94,92 @@ def test_a_picture_in_a_notebook_is_escaped() -> None:
     assert Bar("<b>", 1, 2)._repr_html_() == '&lt;b&gt; <progress value="1" max="2"></progress>'
     assert Bar("storing")._repr_html_() == "storing <progress></progress>"
     assert Bar()._repr_html_() == ""
+
+
+def test_waiting_shows_bytes_and_a_bar_once_their_number_is_known(screen: Screen) -> None:
+    with Waiting(screen) as waiting:
+        waiting.says("storing")
+        for done, total in ((2_000_000, 0), (3_000_000, 4_000_000)):
+            waiting(done, total)
+            before = len(screen.shown)
+            while len(screen.shown) < before + 2:
+                time.sleep(0.01)
+    assert "storing, 2.0 MB, 0 s" in screen.texts
+    assert "storing, 3.0 MB of 4.0 MB [###############-----] 75 %" in screen.texts
+    assert screen.texts[-1] == ""
+
+
+# In a notebook, on a disk that takes its time.
+
+SLOW_WRITES = """
+import os, time
+def write_slowly(*given, write=os.pwrite):
+    time.sleep(0.3)
+    return write(*given)
+os.pwrite = write_slowly
+"""
+SLOW_READS = """
+import time
+from prefect_cache.digests import TreeHasher
+def update_slowly(self, data, update=TreeHasher.update):
+    time.sleep(0.3)
+    return update(self, data)
+TreeHasher.update = update_slowly
+"""
+CELL = "%%prefect_cache\nimport numpy as np\na = np.arange(4_000_000)\nb = np.arange(1_000_000) / 7"
+
+
+def pictures(ran: Ran) -> list[str]:
+    """Return the texts of all displays in the order in which they came."""
+    shown = [content for kind, content in ran.messages if kind in {"display_data", "update_display_data"}]
+    return [content["data"].get("text/plain", "") for content in shown]
+
+
+def percents(ran: Ran) -> list[int]:
+    """Return how far the bars were."""
+    return [int(found[1]) for text in pictures(ran) if (found := re.search(r"(\d+) %$", text))]
+
+
+def test_storing_shows_a_bar(kernel: Kernel) -> None:
+    kernel.run("%load_ext prefect_cache")
+    kernel.run(SLOW_WRITES)
+    ran = kernel.run(CELL)
+    assert "storing what the cell made" in " ".join(pictures(ran))
+    assert "of 40 MB" in " ".join(pictures(ran))
+    assert len(set(percents(ran))) > 2
+    assert percents(ran)[-1] > percents(ran)[0] + 50
+    assert not [out for out in ran.outputs if "storing" in str(out)]
+
+
+def test_verifying_shows_a_bar(kernel: Kernel) -> None:
+    kernel.run("%load_ext prefect_cache\n%config PrefectCache.verify = 'full'")
+    kernel.run(CELL)
+    kernel.restart()
+    kernel.run("%load_ext prefect_cache\n%config PrefectCache.verify = 'full'")
+    kernel.run(SLOW_READS)
+    ran = kernel.run(CELL)
+    assert kernel.value("__import__('prefect_cache').last.status") == "hit"
+    assert len(set(percents(ran))) > 2
+    checked = kernel.run("%prefect_cache check")
+    assert "checking" in " ".join(pictures(checked))
+    assert len(set(percents(checked))) > 2
+
+
+def test_storing_can_be_interrupted(kernel: Kernel, store_root: Path) -> None:
+    kernel.run("%load_ext prefect_cache")
+    kernel.run(SLOW_WRITES)
+    request = kernel.submit(CELL)
+    drafts = store_root / "drafts"
+    while not list(drafts.glob("*/00-a.arrow")):
+        time.sleep(0.01)
+    time.sleep(0.5)
+    kernel.interrupt()
+    ran = kernel.collect(request)
+    assert ran.status == "ok"
+    assert "storing it was interrupted" in " ".join(pictures(ran))
+    assert kernel.value("(int(a[-1]), len(b))") == (3_999_999, 1_000_000)
+    assert not list(drafts.iterdir())
+    assert not list((store_root / "entries").iterdir())
+    kernel.run("os.pwrite = write_slowly.__kwdefaults__['write']")
+    kernel.run(CELL)
+    assert kernel.value("__import__('prefect_cache').last.status") == "miss"
