@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .capture import Recorder, headless
 from .cells.graph import GraphReader
-from .cells.state import taken_on
+from .cells.state import settings, taken_on
 from .errors import UsageProblem
 from .model import Bypass, Failed, Json, Key, Options, Output, Part
 from .runner import Runner, frames_of_body, raised_elsewhere, since_file
@@ -53,14 +53,16 @@ class Cluster:
     def __init__(self, task_runner: str) -> None:
         self.name = task_runner
         self._open = contextlib.ExitStack()
-        self._runner = _task_runner(task_runner)
+        with taken_on(settings()):  # what Dask sets when it is imported is not the notebook's doing
+            self._runner = _task_runner(task_runner)
         self._client: Any = None
 
     def run(self, job: Job) -> Mapping[str, Json]:
         """Run a job on a worker; return what became of it, or raise what the cell raised there."""
         __tracebackhide__ = True
         if self._client is None:
-            self._client = self._open.enter_context(self._runner).client
+            with taken_on(settings()):
+                self._client = self._open.enter_context(self._runner).client
         sent = {**job, "prefect": {"task_run_id": _task_run_id(), "task_runner": self.name}}
         future = self._client.submit(work, sent, pure=False)
         try:
