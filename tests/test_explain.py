@@ -241,9 +241,11 @@ class TestTable:
 
 
 def test_lines_of_a_diff_are_coloured_and_escaped() -> None:
-    html = explain.Lines(("x: changed", "    -<old>", "    +new"))._repr_html_()
+    html = explain.Lines(("x: changed", "    -<old>", "      +new", "       - same"), headed=True)._repr_html_()
     assert '<span style="color:#cf222e">    -&lt;old&gt;</span>' in html
-    assert '<span style="color:#2da44e">    +new</span>' in html
+    assert '<span style="color:#2da44e">      +new</span>' in html
+    assert "\n       - same</pre>" in html
+    assert "<b>x: changed</b>" in html
 
 
 @pytest.mark.parametrize(

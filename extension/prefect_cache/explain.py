@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import html
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -729,9 +730,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Lines of text, shown as they are: set in one width, lines of a diff in colour."""
+    """Lines of text, shown as they are: set in one width, lines of a diff in colour; the first bold where `headed`."""
 
     lines: tuple[str, ...]
+    headed: bool = False
 
     def __str__(self) -> str:
         """Return the lines as one text."""
@@ -740,14 +742,25 @@ class Lines:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<pre>{''.join(map(_coloured, self.lines))}</pre>"
+        shown = [_coloured(line) for line in self.lines]
+        if self.headed and shown:
+            shown[0] = f"<b>{shown[0]}</b>"
+        return f'<pre style="margin:0;padding:0;line-height:1.4">{NEWLINE.join(shown)}</pre>'
+
+
+NEWLINE: Final = "\n"
+
+_CHANGED_LINE: Final = re.compile(r" {4}(?: {2})?([+-])")
+"""A line of a diff, which `why` indents by four, and by two more under what it is compared with."""
 
 
 def _coloured(line: str) -> str:
-    sign = line[4:5] if line.startswith("    ") else ""
-    colour = {"+": "#2da44e", "-": "#cf222e"}.get(sign)
+    sign = _CHANGED_LINE.match(line)
     text = html.escape(line)
-    return f'<span style="color:{colour}">{text}</span>\n' if colour else f"{text}\n"
+    return f'<span style="color:{_COLOURS[sign[1]]}">{text}</span>' if sign else text
+
+
+_COLOURS: Final = {"+": "#2da44e", "-": "#cf222e"}
 
 
 def as_dict(value: Json) -> Mapping[str, Json]:

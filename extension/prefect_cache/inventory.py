@@ -130,7 +130,8 @@ def prune(remote: Remote, *, max_age: float | None, max_bytes: int | None, dry_r
     plan = remote.plan(max_age=max_age, max_bytes=max_bytes)
     entries = tuple(entry for entry, _ in plan.evict)
     would = "would " if dry_run else ""
-    lines = [f"{would}evict {_named(entry)}: {reason}" for entry, reason in plan.evict]
+    evict = "would evict" if would else "evicted"
+    lines = [f"{evict} {_named(entry)}: {reason}" for entry, reason in plan.evict]
     lines += [f"{would}sweep {name}: no entry names it" for name in plan.sweep]
     if not lines:
         return Done(("nothing needs to go",), (), 0, dry_run)

@@ -418,7 +418,7 @@ class PrefectCache(Magics):
             self.depth -= 1
 
     def _explain(self, cell: str, options: Options) -> None:
-        self.show(explain.Lines(tuple(self.session.explain(cell, options))))
+        self.show(explain.Lines(tuple(self.session.explain(cell, options)), headed=True))
 
     # Sub-commands
 
@@ -468,7 +468,7 @@ class PrefectCache(Magics):
     def _do_why(self, said: Namespace) -> None:
         if hasattr(said, "key"):
             entry = self.store.get(said.key)
-            self.show(explain.Lines(tuple(explain.ran_because(entry, self._compared(entry)))))
+            self.show(explain.Lines(tuple(explain.ran_because(entry, self._compared(entry))), headed=True))
         elif not self.outcomes or self._was is None:
             raise UsageProblem("no cell has run under %%prefect_cache in this session yet")
         else:
@@ -478,7 +478,7 @@ class PrefectCache(Magics):
                 lines += self._compared(outcome.entry).lines()
             elif isinstance(outcome, Bypass) and outcome.key is not None:
                 lines += explain.compare(outcome.key, source, self._alike(outcome.key, options.name)).lines()
-            self.show(explain.Lines(tuple(lines)))
+            self.show(explain.Lines(tuple(lines), headed=True))
 
     def _compared(self, entry: Entry) -> explain.Comparison:
         manifest = entry.manifest

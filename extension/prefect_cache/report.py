@@ -83,7 +83,7 @@ def entry(found: Entry) -> Lines:
         lines += _titled(str(block.get("title", "")), _aligned(rows))
         lines += [f"{block['text']}: {block['url']}", ""] if block["kind"] == "link" else []
     lines += _titled("Files", [line for output in manifest.outputs for line in _file(found, output)])
-    return Lines((*lines, f"`%prefect_cache load {_key(found.digest)}` brings its values here."))
+    return Lines((*lines, f"`%prefect_cache load {_key(found.digest)}` brings its values here."), headed=True)
 
 
 def _titled(title: str, lines: Sequence[str]) -> list[str]:
