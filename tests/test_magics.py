@@ -206,6 +206,28 @@ class TestCell:
         assert notebook.run("%%prefect_cache\n# later").status == "ok"
 
 
+class TestNotebook:
+    """The notebook's name, as whoever runs the notebook tells it."""
+
+    RAN = "get_ipython().magics_manager.registry['PrefectCache'].store.catalog().entries[0].manifest.run.notebook"
+
+    @pytest.mark.parametrize("name", ["__vsc_ipynb_file__", "PAPERMILL_INPUT_PATH"])
+    def test_is_that_of_vs_code_or_papermill(self, notebook: Kernel, name: str) -> None:
+        notebook.run(f"{name} = '/work/shop/report.ipynb'")
+        notebook.run("%%prefect_cache\na = 1")
+        assert notebook.value(self.RAN) == "/work/shop/report.ipynb"
+
+    def test_is_that_of_the_jupyter_server(self, start_kernel: StartKernel) -> None:
+        kernel = start_kernel(env={"JPY_SESSION_NAME": "/work/shop/etl.ipynb"})
+        kernel.run("%load_ext prefect_cache")
+        kernel.run("%%prefect_cache\na = 1")
+        assert kernel.value(self.RAN) == "/work/shop/etl.ipynb"
+
+    def test_is_not_known_where_nobody_tells(self, notebook: Kernel) -> None:
+        notebook.run("%%prefect_cache\na = 1")
+        assert notebook.value(self.RAN) == ""
+
+
 class TestErrors:
     """A cell that raises looks as it looks without us."""
 
