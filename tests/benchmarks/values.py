@@ -65,10 +65,10 @@ def objects(megabytes: float) -> pd.DataFrame:
 
 def mixed(megabytes: float) -> pd.DataFrame:
     """Return columns of every kind side by side."""
-    share = megabytes / 4
-    parts = [numeric(share), text(share), nullable(share), moments(share)]
-    rows = min(map(len, parts))
-    return pd.concat([part.head(rows).add_prefix(f"{n}") for n, part in enumerate(parts)], axis=1)
+    widths = {numeric: 800, text: 19, nullable: 90, moments: 80, categories: 20}
+    rows = _rows(megabytes, sum(widths.values()))
+    parts = [make(rows * width / 1e6).head(rows) for make, width in widths.items()]
+    return pd.concat([part.add_prefix(f"{n}") for n, part in enumerate(parts)], axis=1)
 
 
 KINDS: dict[str, Callable[[float], pd.DataFrame]] = {

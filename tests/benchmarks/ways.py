@@ -88,9 +88,6 @@ class JoblibMapped(Joblib):
 class Feather(Way):
     name = "Feather lz4"
 
-    def can(self, kind: str) -> bool:
-        return kind != "mixed"  # one record batch of 64 k rows each: thousands of chunks
-
     def save(self, value: Any, folder: Path) -> None:
         value.to_feather(folder / "v", compression="lz4")
 
@@ -125,22 +122,28 @@ class Diskcache(Way):
 
 
 class Prefect(Way):
-    """What a cached task does with its result, without the engine around it."""
+    """A cached task with Prefect's default serializer: the run that stores its result, and the one that hits it."""
 
-    name = "Prefect result"
+    name = "Prefect task"
     largest = 100  # a gigabyte takes a minute and a half, and 6 GB of memory
 
-    def _store(self, folder: Path) -> Any:
-        from prefect.filesystems import LocalFileSystem
-        from prefect.results import ResultStore
+    def _run(self, folder: Path, value: Any = None) -> Any:
+        from prefect import task
+        from prefect.cache_policies import CachePolicy
 
-        return ResultStore(result_storage=LocalFileSystem(basepath=str(folder)), cache_result_in_memory=False)
+        from offline import offline
+
+        policy = CachePolicy.from_cache_key_fn(lambda *_: "v")
+        cached = task(persist_result=True, cache_policy=policy, cache_result_in_memory=False)
+        with offline(folder):
+            state = cached(lambda: value)(return_state=True)
+            return state.result(_sync=True) if state.name == "Cached" else None
 
     def save(self, value: Any, folder: Path) -> None:
-        self._store(folder).write(key="v", obj=value)
+        self._run(folder, value)
 
     def restore(self, folder: Path) -> Any:
-        return self._store(folder).read(key="v").result
+        return self._run(folder)
 
 
 class Marimo(Way):
