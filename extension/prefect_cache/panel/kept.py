@@ -54,7 +54,7 @@ class Kept:
                 known[digest] = columns | known.get(digest, {})
             told = {d: {str(n): dataclasses.asdict(s) for n, s in c.items()} for d, c in known.items()}
         data = json.dumps({"version": VERSION, "files": told}).encode()
-        if len(data) <= LARGEST:
+        if told and len(data) <= LARGEST:
             self._store.keep_statistics(entry, data)
 
     def _of(self, entry: Entry) -> dict[Digest, Columns]:
