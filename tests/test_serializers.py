@@ -255,6 +255,28 @@ class TestInTasks:
             make(result=ValueError("no such column"))(1)
 
     @pytest.mark.parametrize("keys", [False, True], ids=["one record", "key_storage"])
+    @pytest.mark.parametrize(
+        ("left", "word"),
+        [("gASVAAAA", "another serializer"), (json.dumps({"prefect_cache": 0, "reference": []}), "format 0")],
+        ids=["a foreign one", "an older one"],
+    )
+    def test_what_a_foreign_or_older_serializer_left_is_told_and_written_again(
+        self, tmp_path, make, calls, keys, left, word, caplog
+    ):
+        load = make(INPUTS.configure(key_storage=tmp_path / "keys") if keys else INPUTS)
+        with offline(tmp_path / "results"):
+            load(1)
+            (record,) = [path for path in (tmp_path / "results").iterdir() if path.is_file()]
+            text = left if keys else json.dumps({**json.loads(record.read_text()), "result": left})
+            record.write_text(text)
+            caplog.clear()
+            assert_frame_equal(load(1), FRAME)
+            assert word in caplog.text
+            assert "the task runs again" in caplog.text
+            assert_frame_equal(load(1), FRAME)
+        assert calls == [1, 1]
+
+    @pytest.mark.parametrize("keys", [False, True], ids=["one record", "key_storage"])
     def test_a_result_whose_files_are_gone_is_a_miss_and_is_written_again(self, tmp_path, make, calls, keys):
         load = make(INPUTS.configure(key_storage=tmp_path / "keys") if keys else INPUTS)
         with offline(tmp_path / "results"):

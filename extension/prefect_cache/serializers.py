@@ -93,6 +93,7 @@ class ArrowSerializer(Serializer[D]):
             return cast("D", self._read(blob))
         except (Damaged, FileNotFoundError) as error:
             if (context := _being_read_for()) is None:
+                _tell(error)
                 raise
             return cast("D", _recomputed(context, error))
 
@@ -334,6 +335,15 @@ def _being_read_for() -> TaskRunContext | None:
     if context is None or transaction is None or not transaction.is_committed() or context.task.isasync:
         return None
     return context if _is_raw(context.result_store) else None
+
+
+def _tell(error: Exception) -> None:
+    """Say in the log of the run that is looking for a result why it is none; one that is gone is a plain miss."""
+    from prefect import get_run_logger
+    from prefect.context import TaskRunContext
+
+    if isinstance(error, Damaged) and TaskRunContext.get() is not None:
+        get_run_logger().warning("A cached result cannot be read (%s): the task runs again.", error)
 
 
 def _recomputed(context: TaskRunContext, gone: Exception) -> object:
