@@ -174,14 +174,37 @@ def put_masked(hasher: Hasher, values: Any, hidden: Any) -> None:
     if hidden is None:
         hasher.update(values if values.dtype == np.uint8 else values.view(np.uint8))
         return
+    width = values.nbytes // max(len(hidden), 1)
+    if width in _WORDS:
+        _put_words(hasher, values.view(np.uint8).view(f"i{width}"), hidden)
+        return
     rows = values.reshape(len(hidden), -1)
-    if rows.shape[1] == 1:
-        rows = values
     step = max(TILE // (rows[:1].nbytes or 1), 1)
     for start in range(0, len(hidden), step):
-        mask = hidden[start : start + step]
-        tile = np.where(mask if rows.ndim == 1 else mask[:, None], rows.dtype.type(0), rows[start : start + step])
+        tile = np.where(hidden[start : start + step, None], rows.dtype.type(0), rows[start : start + step])
         hasher.update(tile.view(np.uint8))
+
+
+_WORDS = frozenset({1, 2, 4, 8})
+"""Bytes of values that are whole numbers to the processor."""
+
+
+def _put_words(hasher: Hasher, words: Any, hidden: Any) -> None:
+    """Append words, zeros for those that are hidden: a mask of all ones or none for each, made and applied in tiles.
+
+    Half the time of choosing by `numpy.where`, which branches at each value.
+    """
+    np = numpy()
+    step = TILE // words.itemsize
+    tile, shown = np.empty(step, words.dtype), np.empty(step, bool)
+    for start in range(0, len(words), step):
+        part = words[start : start + step]
+        made, keep = tile[: len(part)], shown[: len(part)]
+        np.logical_not(hidden[start : start + step], out=keep)
+        ones = keep.view(np.int8)
+        made[...] = np.negative(ones, out=ones)
+        np.bitwise_and(made, part, out=made)
+        hasher.update(made.view(np.uint8))
 
 
 def _dictionary(chunks: Sequence[Any], kind: Any) -> list[Digest]:
