@@ -725,7 +725,8 @@ class Table:
         return caption + table + footer
 
     def _side(self, column: int) -> str:
-        return f' style="text-align:{"right" if column in self.right else "left"}"'
+        # What is set to the right are numbers with their units, which belong on one line.
+        return ' style="text-align:right;white-space:nowrap"' if column in self.right else ' style="text-align:left"'
 
 
 @dataclass(frozen=True, slots=True)
