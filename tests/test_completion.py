@@ -40,7 +40,7 @@ def complete(shell: InteractiveShell, text: str, at: int | None = None) -> set[s
         ("%%prefect_cache --ignore weather,ord", {"weather,orders", "weather,order_lines"}),
         ("%prefect_cache sh", {"show"}),
         ("%prefect_cache un", {"undo", "unpin"}),
-        ("%prefect_cache prune --", {"--help", "--dry-run"}),
+        ("%prefect_cache prune --", {"--help", "--dry-run", "--max-age", "--max-size", "--storage"}),
         ("%prefect_cache auto o", {"on", "off"}),
         ("%prefect_cache ls --sort si", {"size"}),
         ("%prefect_cache r", {"rm"}),

@@ -164,7 +164,7 @@ class TestEntries:
         assert sealed.meta["sha256"] == hashlib.sha256(b"good").hexdigest()
         store.check_files(entry)
         (entry.path / "a.pickle").write_bytes(b"evil")
-        monkeypatch.setattr("prefect_cache.store.verify.file_digest", lambda _: (made.digest, []))
+        monkeypatch.setattr("prefect_cache.store.verify.file_digest", lambda *_: (made.digest, []))
         with pytest.raises(Damaged, match="signed"):
             store.check_files(entry)
 
