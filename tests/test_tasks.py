@@ -24,6 +24,7 @@ from prefect_cache.model import Key, Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 KEY = Key("ab" * 16, ())
 
@@ -420,3 +421,27 @@ def test_published_writes_prefects_own_record_with_the_entrys_digest(tmp_path):
         f"prefect_cache-{KEY.digest}"
     )
     assert (record.result, record.metadata.serializer.type) == (KEY.digest + "-1", "json")
+
+
+LOGGING = """
+    import io, logging
+
+    mine = logging.FileHandler("mine.log", mode="w")
+    logging.getLogger("mine").addHandler(mine)
+
+    from prefect_cache import tasks
+
+    tasks.preload().join()
+    assert logging.getLogger().handlers == []
+    logging.getLogger("mine").warning("still written")
+    logging.basicConfig(format="%(message)s", stream=(shown := io.StringIO()))
+    logging.warning("as the notebook wants it")
+    assert shown.getvalue() == "as the notebook wants it\\n"
+    assert open("mine.log").read() == "still written\\n"
+"""
+
+
+def test_the_import_of_prefect_leaves_the_notebooks_logging_alone(tmp_path: Path) -> None:
+    script = textwrap.dedent(LOGGING)
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

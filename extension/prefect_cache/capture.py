@@ -309,9 +309,14 @@ def _keep(item: Display, kept: list[Display], places: dict[str, int | None]) -> 
         places[identity] = len(kept)
     last = kept[-1] if kept else None
     if last is not None and item["output_type"] == "stream" == last["output_type"] and item["name"] == last["name"]:
-        kept[-1] = {**last, "text": cast("str", last["text"]) + cast("str", item["text"])}
+        kept[-1] = {**last, **item, "text": cast("str", last["text"]) + cast("str", item["text"])}
     else:
         kept.append(item)
+
+
+FLUSH_INTERVAL: Final = 0.2
+"""Seconds after which a kernel sends what was written (ipykernel's ``OutStream.flush_interval``): what another stream
+gets later then stands below it."""
 
 
 class _Tape:
@@ -321,7 +326,7 @@ class _Tape:
         self.holding = False
         self._lock = threading.Lock()
         self._items: list[Display] = []
-        self._stream: tuple[str, list[str]] | None = None
+        self._stream: tuple[str, list[str], float] | None = None
         self._deaf = threading.local()
 
     @property
@@ -348,7 +353,7 @@ class _Tape:
         with self._lock:
             if self._stream is None or self._stream[0] != name:
                 self._end_stream()
-                self._stream = (name, [])
+                self._stream = (name, [], time.monotonic())
             self._stream[1].append(text)
 
     def _hears_nothing(self) -> bool:
@@ -374,9 +379,12 @@ class _Tape:
 
     def _end_stream(self) -> None:
         if self._stream is not None:
-            name, texts = self._stream
+            name, texts, began = self._stream
             self._stream = None
-            self._items.append({"output_type": "stream", "name": name, "text": "".join(texts)})
+            item: dict[str, Json] = {"output_type": "stream", "name": name, "text": "".join(texts)}
+            if time.monotonic() - began >= FLUSH_INTERVAL:
+                item["flushed"] = True
+            self._items.append(item)
 
 
 @contextlib.contextmanager
@@ -457,6 +465,9 @@ def _send(displays: Iterable[Display], shell: Shell) -> None:
 def _send_stream(item: Display, shell: Shell) -> None:  # noqa: ARG001 - one signature for all
     stream = sys.stderr if item["name"] == "stderr" else sys.stdout
     stream.write(cast("str", item["text"]))
+    if item.get("flushed"):
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _send_display(item: Display, shell: Shell) -> None:

@@ -30,6 +30,7 @@ import dataclasses
 import inspect
 import logging
 import re
+import sys
 import threading
 from dataclasses import dataclass, field
 from functools import cache, wraps
@@ -161,11 +162,38 @@ def preload() -> threading.Thread:
 
 
 def _import_prefect() -> None:
-    import prefect.task_engine
-    import prefect.tasks  # noqa: F401
+    with _logging_left_alone():
+        import prefect.main
+        import prefect.task_engine
+        import prefect.tasks  # noqa: F401
 
     _client()
     _sides(_settings().settings)
+
+
+@contextlib.contextmanager
+def _logging_left_alone() -> Iterator[None]:
+    """Keep the root logger, and the handlers that there are, as the notebook has them.
+
+    On import Prefect (3.8) gives the root logger a handler, so that later `logging.basicConfig` does nothing, and
+    closes handlers made before. Who imports Prefect has that; who runs a cell has not asked for it.
+    Prefect's own loggers do not pass records on to the root, and keep what they are given.
+    """
+    if "prefect.main" in sys.modules:
+        yield
+        return
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    living, named = logging._handlerList[:], dict(logging._handlers)  # type: ignore[attr-defined]  # noqa: SLF001
+    logging._handlerList.clear()  # type: ignore[attr-defined]  # noqa: SLF001 - what is not listed is not closed
+    try:
+        yield
+    finally:
+        logging._handlerList[:0] = living  # type: ignore[attr-defined]  # noqa: SLF001
+        logging._handlers.update(named)  # type: ignore[attr-defined]  # noqa: SLF001
+        own = [h for h in root.handlers if h not in handlers and not type(h).__module__.startswith("prefect.")]
+        root.handlers[:] = [*handlers, *own]
+        root.setLevel(level)
 
 
 @dataclass(eq=False)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Protocol
 
     from story import Step, Story
@@ -30,6 +30,9 @@ _NAMESPACE = f"""(__import__('sys').path.append({str(SNAPSHOT)!r}), __import__('
 _TIMES = re.compile(r"\d+(\.\d+)? (ns|[µμ]s|ms|s)\b")
 """What ``%time`` measured, which no two runs share."""
 
+DATED = {".png", ".pdf", ".zip", ".gz", ".tar", ".db", ".sqlite", ".parquet"}
+"""Endings of files in which dates or random names stand."""
+
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _PLACE = re.compile(r" \(\d+\.py, line \d+\)$")
 """Where IPython 8 says that a syntax error is, counting the line with the magic."""
@@ -43,7 +46,7 @@ class Fault:
     """One thing that was not as it must be."""
 
     kind: str
-    """``"status"``, ``"values"``, ``"shown"`` or ``"error"``."""
+    """``"status"``, ``"values"``, ``"shown"``, ``"files"`` or ``"error"``."""
     step: int
     expected: Any
     got: Any
@@ -60,6 +63,7 @@ class Seen:
     shown: list[tuple[str, str]]
     error: str
     status: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def play(story: Story, start: Start, folder: Path) -> list[Fault]:
@@ -86,6 +90,8 @@ def _differences(number: int, plain: Seen | None, cached: Seen) -> Iterator[Faul
         yield Fault("error", number, plain.error, cached.error)
     if plain.shown != cached.shown:
         yield Fault("shown", number, plain.shown, cached.shown)
+    if plain.files != cached.files:
+        yield Fault("files", number, plain.files, cached.files)
     for name in sorted({*plain.names, *cached.names}):
         if plain.names.get(name) != cached.names.get(name):
             yield Fault("values", number, {name: plain.names.get(name)}, {name: cached.names.get(name)})
@@ -124,15 +130,24 @@ def _act(step: Step, kernel: Kernel, home: Path, *, cached: bool) -> Seen | None
         case "check" if not cached:
             return None
         case _:
-            return _run(step, kernel, cached=cached)
+            return _run(step, kernel, home, cached=cached)
     return None
 
 
-def _run(step: Step, kernel: Kernel, *, cached: bool) -> Seen:
+def _run(step: Step, kernel: Kernel, home: Path, *, cached: bool) -> Seen:
     ran = kernel.run(step.source if cached else step.body, check=False)
     error = _PLACE.sub("", f"{ran.error['ename']}: {ran.error['evalue']}") if ran.error else ""
     status = kernel.value("getattr(__import__('prefect_cache').last, 'status', '')") if cached and step.cached else ""
-    return Seen(kernel.value(_NAMESPACE), _shown(ran), error, status)
+    return Seen(kernel.value(_NAMESPACE), _shown(ran), error, status, _files(home))
+
+
+def _files(home: Path) -> dict[str, str]:
+    """Return what lies in the notebook's folder; of pictures and databases, which hold dates, only that they do."""
+    return {
+        str(path.relative_to(home)): "" if path.suffix in DATED else path.read_bytes().hex()[:4000]
+        for path in sorted(home.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"
+    }
 
 
 def _shown(ran: Ran) -> list[tuple[str, str]]:

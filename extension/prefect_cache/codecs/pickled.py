@@ -102,6 +102,9 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return attribute_of, home
         if isinstance(value, _FILES) and value.closed:
             return _reduced_closed_file(value)
+        if type(value) is functools.cached_property:
+            # Up to Python 3.11 it has a lock, which belongs to the process.
+            return functools.cached_property, (value.func,), {"attrname": value.attrname, "__doc__": value.__doc__}
         if _names_itself(value):
             return _reduced_by_content(value)
         reduced = super().reducer_override(value)

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import Self
+
+POLL = 0.02
+"""Seconds between two tries while waiting for a lock."""
 
 LONGEST_NOTE = 1024
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -110,11 +114,16 @@ def acquire(path: Path, *, note: str = "", wait: bool = False, make: bool = True
 def _flock(descriptor: int, *, wait: bool) -> None:
     if fcntl is None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-    try:
-        # A blocking flock is interrupted by KeyboardInterrupt in the main thread, as a wait should be.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        raise Busy(_read_note(descriptor)) from None
+    while True:
+        try:
+            # Asked again and again: a signal that comes just before a blocking call does not interrupt it.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise Busy(_read_note(descriptor)) from None
+            time.sleep(POLL)
+        else:
+            return
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
