@@ -24,6 +24,7 @@ ONLY_IF_THERE = {
     "comm",
     "scipy",
     "sklearn",
+    "prefect_dask",
     "pyodide",
 }
 """What is used only where the user has it, or where what we require brings it."""
