@@ -34,7 +34,8 @@ def test_the_quickstart_with_the_panel_open(open_book: Callable[..., Book], jupy
     """After one run elsewhere every cell is restored, and the panel shows the flights."""
     shutil.copy(QUICKSTART, jupyter.root / "quickstart.ipynb")
     command = [sys.executable, "-m", "jupyter", "execute", "quickstart.ipynb"]
-    subprocess.run(command, cwd=jupyter.root, env=jupyter.env, check=True, timeout=900)
+    named = {"JPY_SESSION_NAME": "quickstart.ipynb"}  # as a server would name it to its kernel
+    subprocess.run(command, cwd=jupyter.root, env=jupyter.env | named, check=True, timeout=900)
     book = open_book(path=jupyter.root / "quickstart.ipynb", size=(1280, 960))
     entry = book.panel.locator(".pc-space .pc-row").filter(has_text="tables").first
     expect(entry).to_be_visible(timeout=120_000)
