@@ -29,6 +29,7 @@ import contextvars
 import dataclasses
 import inspect
 import logging
+import os
 import re
 import sys
 import threading
@@ -162,7 +163,7 @@ def preload() -> threading.Thread:
 
 
 def _import_prefect() -> None:
-    with _logging_left_alone():
+    with _logging_left_alone(), _unreported():
         import prefect.main
         import prefect.task_engine
         import prefect.tasks  # noqa: F401
@@ -194,6 +195,27 @@ def _logging_left_alone() -> Iterator[None]:
         own = [h for h in root.handlers if h not in handlers and not type(h).__module__.startswith("prefect.")]
         root.handlers[:] = [*handlers, *own]
         root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """Import Prefect without its first-run notice and its report over the network.
+
+    At a terminal, Prefect 3.8 does both when it is first imported, unless this variable is set. A person who runs a
+    cell has not chosen that; where they import Prefect themselves, it is as ever.
+    """
+    before = os.environ.get(NO_REPORT)
+    os.environ[NO_REPORT] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[NO_REPORT]
+        else:
+            os.environ[NO_REPORT] = before
+
+
+NO_REPORT = "DO_NOT_TRACK"
 
 
 @dataclass(eq=False)
