@@ -68,7 +68,8 @@ def test_save(benchmark: Any, size: float, kind: str, way: Way, disk: Path) -> N
         os.sync()  # else each way waits for the pages that the one before it has left to be written
         return (frame, clean(folder)), {}
 
-    benchmark.pedantic(way.save, setup=ready, rounds=rounds(size, way))
+    with way.ready():
+        benchmark.pedantic(way.save, setup=ready, rounds=rounds(size, way))
     assert any(folder.iterdir())
     clean(folder)
 
@@ -80,8 +81,10 @@ def test_restore(benchmark: Any, size: float, kind: str, way: Way, disk: Path) -
     benchmark.group = f"restore {kind} {size:g} MB"
     benchmark.extra_info |= {"operation": "restore", "kind": kind, "size": size, "way": way.name}
     folder = clean(disk / "kept")
-    way.save(frame, folder)
-    found = benchmark.pedantic(way.restore, args=(folder,), rounds=rounds(size, way), warmup_rounds=int(size < LARGE))
+    with way.ready():
+        way.save(frame, folder)
+        warm = int(size < LARGE)
+        found = benchmark.pedantic(way.restore, args=(folder,), rounds=rounds(size, way), warmup_rounds=warm)
     # Whether it is the same to the bit is for the exactness table to say; peers lose dtypes.
     assert len(found) in (len(frame), frame.shape[1])
     del found

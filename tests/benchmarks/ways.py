@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import shutil
+import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +17,7 @@ import pandas as pd
 from prefect_cache.codecs import codec_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 
 class Way:
@@ -29,6 +31,10 @@ class Way:
     def can(self, kind: str) -> bool:
         """Tell whether a value of this kind can be kept."""
         return True
+
+    def ready(self) -> contextlib.AbstractContextManager[object]:
+        """Return what is entered before anything is measured."""
+        return contextlib.nullcontext()
 
     def save(self, value: Any, folder: Path) -> None:
         """Keep a value in an empty folder."""
@@ -127,17 +133,26 @@ class Prefect(Way):
     name = "Prefect task"
     largest = 100  # a gigabyte takes a minute and a half, and 6 GB of memory
 
-    def _run(self, folder: Path, value: Any = None) -> Any:
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
         from prefect import task
-        from prefect.cache_policies import CachePolicy
 
         from offline import offline
 
-        policy = CachePolicy.from_cache_key_fn(lambda *_: "v")
-        cached = task(persist_result=True, cache_policy=policy, cache_result_in_memory=False)
-        with offline(folder):
-            state = cached(lambda: value)(return_state=True)
-            return state.result(_sync=True) if state.name == "Cached" else None
+        with tempfile.TemporaryDirectory() as folder, offline(Path(folder)):
+            task(lambda: 0, persist_result=False)()
+            yield
+
+    def _run(self, folder: Path, value: Any = None) -> Any:
+        from prefect import task
+        from prefect.cache_policies import CachePolicy
+        from prefect.filesystems import LocalFileSystem
+
+        policy = CachePolicy.from_cache_key_fn(lambda *_: folder.name)
+        cached = task(lambda: value, persist_result=True, cache_policy=policy, cache_result_in_memory=False)
+        cached.result_storage = LocalFileSystem(basepath=str(folder))  # as an argument it had to be on a server
+        state = cached(return_state=True)
+        return state.result(_sync=True) if state.name == "Cached" else None
 
     def save(self, value: Any, folder: Path) -> None:
         self._run(folder, value)
