@@ -706,9 +706,11 @@ class Store:
         victims, freed = retentions.choose(
             candidates, shared, total=total, limit=self.limit(total), retention=self.retention, now=now
         )
-        entries = {entry.digest: entry for entry in index.short([v.candidate.name for v in victims], self._trusted())}
-        planned = [(entries[v.candidate.name], v.reason) for v in victims if v.candidate.name in entries]
-        return EvictionPlan(tuple(one for one in planned if not (one[0].path / PINNED).exists()), freed)
+        # A pin whose note to the index was lost counts as well.
+        loose = [v for v in victims if not os.path.lexists(f"{self._entries}/{v.candidate.name}/{PINNED}")]
+        entries = {entry.digest: entry for entry in index.short([v.candidate.name for v in loose], self._trusted())}
+        planned = [(entries[v.candidate.name], v.reason) for v in loose if v.candidate.name in entries]
+        return EvictionPlan(tuple(planned), freed)
 
     def prune(self, plan: EvictionPlan | None = None) -> Eviction:
         """Carry out a plan, by default the one of now; it can be undone as long, and as far, as evictions are kept."""
