@@ -314,7 +314,7 @@ class PrefectCache(Magics):
                 codes=self.runner.codes,
                 manner=self.runner.manner,
                 preload=_preload,
-                progress=lambda done, total: self._waits(done, total),
+                progress=lambda done, total: self._waits(done, total),  # noqa: PLW0108 - each cell has its own
             ),
             notebook=self.notebook,
             verify=self.verify,
@@ -368,8 +368,8 @@ class PrefectCache(Magics):
     def _report_artifacts(self, outcome: Hit | Miss) -> None:
         from .tasks import report_artifacts
 
-        ran = outcome.entry.manifest.run.prefect.get("task_run_id")
-        run = self._hit_run if isinstance(outcome, Hit) else UUID(str(ran))
+        ran = str(outcome.entry.manifest.run.prefect.get("task_run_id") or "")
+        run = self._hit_run if isinstance(outcome, Hit) else UUID(ran) if ran else None
         if run is not None and (notes := report_artifacts(outcome.entry, run, self.notebook)):
             self.show(explain.Lines(tuple(notes)))
 

@@ -661,7 +661,8 @@ class Storages:
     def keep(self, entry: Entry, storage: str) -> None:
         """Send an entry to a storage, in the background, unless it is there."""
         if storage not in self._uploads:
-            self._uploads[storage] = Uploads(lambda: self._remote(storage), self._say)
+            here = contextvars.copy_context()  # Prefect's settings are in it, and blocks are looked up by them
+            self._uploads[storage] = Uploads(lambda: here.run(self._remote, storage), self._say)
         self._uploads[storage].add(entry)
 
     def close(self) -> None:

@@ -160,6 +160,37 @@ class TestANotebook:
         told()
         assert api.read_flow_run(inner_run).state_name == "Completed"
 
+    @pytest.mark.parametrize("where", ["in the transaction", "after it", "nowhere"])
+    def test_tasks_in_a_transaction_are_rolled_back_when_the_cell_fails(self, told, where):
+        from prefect import task
+        from prefect.transactions import transaction
+
+        did = []
+
+        @task
+        def write(word: str) -> str:
+            did.append(word)
+            return word
+
+        @write.on_rollback
+        def erase(_: object) -> None:
+            did.remove("row")
+
+        def body():
+            with transaction():
+                write("row")
+                assert where != "in the transaction"
+            assert where != "after it"
+
+        if where == "nowhere":
+            run(body, "cell")
+            assert did == ["row"]
+        else:
+            with pytest.raises(AssertionError):
+                run(body, "cell")
+            assert did == []
+        assert told().states("cell")[-1] == ("Completed" if where == "nowhere" else "Failed")
+
 
 @pytest.mark.xdist_group("prefect server")
 class TestTags:
