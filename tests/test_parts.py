@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +20,14 @@ from prefect_cache.digests import digest
 from prefect_cache.errors import Damaged
 from prefect_cache.model import Entry, Hit, Miss, Problem
 from prefect_cache.preview import Preview
+from prefect_cache.remote import Remote, open_place
+from prefect_cache.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from kernels import Kernel
 
 ROWS = 600_000
 COLUMN = 8 * ROWS
@@ -238,6 +244,39 @@ def test_what_is_interrupted_while_it_is_stored_leaves_nothing(
     assert taken(root) == before
     assert not list((root / "drafts").iterdir())
     assert notebook["out"]["new"].iloc[-1] == (ROWS - 1) * 0.5
+
+
+def test_a_kernel_that_dies_while_it_stores_leaves_what_was_there(kernel: Kernel, store_root: Path) -> None:
+    kernel.run("%load_ext prefect_cache")
+    kernel.run("%%prefect_cache\n" + textwrap.dedent(SETUP))
+    before = taken(store_root)
+    kernel.run("import os, time\nwrite = os.pwrite\nos.pwrite = lambda *given: time.sleep(1) or write(*given)")
+    kernel.submit("%%prefect_cache\n" + DERIVED["assigned"][0])
+    while not list((store_root / "drafts").glob("*/*-part1.arrow")):
+        time.sleep(0.01)
+    kernel.kill()
+    store = Store(store_root)
+    assert store.sweep() == 1
+    assert taken(store_root) == before
+    assert not store.check()
+    (path,) = store_root.glob("entries/*/00-df.arrow")
+    assert path.stat().st_nlink == 1
+
+
+def test_parts_go_to_a_storage_once_and_come_back(notebook: Notebook, root: Path, tmp_path: Path) -> None:
+    cell, _ = DERIVED["assigned"]
+    derived = entry_of(notebook.cached(cell))
+    first = next(entry for entry in notebook.store.catalog().entries if entry.digest != derived.digest)
+    place = open_place((tmp_path / "team").as_uri())
+    for entry in (notebook.store.get(first.digest), derived):
+        Remote(place, notebook.store).push(entry)
+    assert sum(path.stat().st_size for path in (tmp_path / "team").rglob("*.arrow")) < taken(root) + SLACK
+
+    other = Notebook(tmp_path / "other")
+    (fetched,) = Remote(place, other.store).pull(derived.manifest.key.digest)
+    assert not other.store.check()
+    own = next(output for output in fetched.manifest.outputs if not output.is_part)
+    same(mapped.read(fetched.path / own.file, trusted=False), notebook["out"])
 
 
 # The joint itself, as someone might have changed it.
