@@ -213,15 +213,15 @@ class TestNotebook:
 
     @pytest.mark.parametrize("name", ["__vsc_ipynb_file__", "PAPERMILL_INPUT_PATH"])
     def test_is_that_of_vs_code_or_papermill(self, notebook: Kernel, name: str) -> None:
-        notebook.run(f"{name} = '/work/shop/report.ipynb'")
+        notebook.run(f"{name} = '/home/me/shop/report.ipynb'")
         notebook.run("%%prefect_cache\na = 1")
-        assert notebook.value(self.RAN) == "/work/shop/report.ipynb"
+        assert notebook.value(self.RAN) == "/home/me/shop/report.ipynb"
 
     def test_is_that_of_the_jupyter_server(self, start_kernel: StartKernel) -> None:
-        kernel = start_kernel(env={"JPY_SESSION_NAME": "/work/shop/etl.ipynb"})
+        kernel = start_kernel(env={"JPY_SESSION_NAME": "/home/me/shop/etl.ipynb"})
         kernel.run("%load_ext prefect_cache")
         kernel.run("%%prefect_cache\na = 1")
-        assert kernel.value(self.RAN) == "/work/shop/etl.ipynb"
+        assert kernel.value(self.RAN) == "/home/me/shop/etl.ipynb"
 
     def test_is_not_known_where_nobody_tells(self, notebook: Kernel) -> None:
         notebook.run("%%prefect_cache\na = 1")
