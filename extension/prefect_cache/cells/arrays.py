@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TILE = 1 << 17
 """Bytes that are brought into C order at a time; they stay in the processor's cache."""
 
+PLANE = 1 << 20
+"""The same for matrices that are turned: a larger tile has longer rows, and so needs fewer calls for each."""
+
 LONG_ROW = 1 << 16
 """Bytes from which a row has a digest of its own, so that columns that lie in rows are read once, not once per row."""
 
@@ -67,7 +70,7 @@ def _plane_rows(plane: np.ndarray[Any, Any]) -> list[Digest]:
     if plane.strides[-1] == plane.dtype.itemsize:
         return [Hasher(_flat(row)).hexdigest() for row in plane]
     hashers = [Hasher() for _ in plane]
-    width = max(TILE // (plane.dtype.itemsize * max(len(plane), 1)), 16)
+    width = max(PLANE // (plane.dtype.itemsize * max(len(plane), 1)), 16)
     buffer = numpy().empty((len(plane), width), plane.dtype)
     for start in range(0, plane.shape[1], width):
         tile = plane[:, start : start + width]
