@@ -184,6 +184,12 @@ def cached(
     **options
         All else that ``prefect.task`` takes, for example ``retries=2``; they go before what is set here.
 
+    Returns
+    -------
+    prefect.Task
+        Called, it returns what the function returned, frames among it restored from Arrow files. Where an argument has
+        no digest, Prefect's log says so, and the function runs each time.
+
     Examples
     --------
     >>> @cached(exclude=["connection"], retries=2)  # doctest: +SKIP

@@ -287,9 +287,15 @@ def cell(
     function
         Its parameters are the cell's inputs, its body the cell, its ``return`` the outputs.
     outputs, inputs, ignore, files
-        As over the cell.
+        As over the cell: names, and for `files` glob patterns.
     **options
         All that ``prefect.task`` takes.
+
+    Returns
+    -------
+    prefect.Task
+        Called with the values of the inputs, it returns those of the outputs: restored from the store's entry for this
+        cell and these values, or made by running the body and then stored.
     """
     from prefect import task
 

@@ -55,16 +55,19 @@ WHOLE = 16 * 2**20
 
 
 class ArrowSerializer(Serializer[D]):
-    """Writes results as Arrow files.
+    """Writes results as Arrow files: Prefect's serializer ``"arrow"``.
+
+    Any value may be a result: tables and arrays in it are Arrow files, the rest is pickled beside them.
 
     Attributes
     ----------
     mode
-        ``"pointer"``, ``"embedded"``, or ``"auto"``: pointer where results are stored in a local folder.
+        ``"pointer"`` (the record names files beside it), ``"embedded"`` (it holds their bytes), or ``"auto"``: pointer
+        where results are stored in a local folder.
     folder
         Where pointer mode keeps its files; by default beside the records.
     trusted
-        Whether pickles in results may be opened.
+        Whether pickles in results may be opened; False raises `Untrusted` where there is one.
     """
 
     type: str = Field(default="arrow", frozen=True)
