@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from prefect_cache.model import Entry, Json, Output, Problem
+    from prefect_cache.store import Usage
 
 DONE, PROBLEMS, USAGE, NOT_FOUND, UNWRITABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -228,7 +229,7 @@ def stats(store: Store, asked: argparse.Namespace) -> Answer:  # noqa: ARG001 - 
         f"hits       {usage.hits}, saving {seconds_text(usage.saved)}",
         f"evicted    {size_text(usage.graveyard)} that `undo` can still bring back",
     ]
-    return Answer("\n".join(lines), _usage(store))
+    return Answer("\n".join(lines), _usage(usage))
 
 
 def where(store: Store, asked: argparse.Namespace) -> Answer:  # noqa: ARG001 - one signature for all
@@ -240,11 +241,11 @@ def where(store: Store, asked: argparse.Namespace) -> Answer:  # noqa: ARG001 - 
         f"  {size_text(usage.size)} of {size_text(usage.limit)}{share}, {usage.entries} entries",
         f"  {size_text(usage.free)} free on the disk",
     ]
-    return Answer("\n".join(lines), _usage(store))
+    return Answer("\n".join(lines), _usage(usage))
 
 
-def _usage(store: Store) -> Json:
-    return {**dataclasses.asdict(store.usage()), "root": str(store.root)}
+def _usage(usage: Usage) -> Json:
+    return {**dataclasses.asdict(usage), "root": str(usage.root)}
 
 
 # Acting: plan, show, act
