@@ -7,10 +7,13 @@ this one, so that nothing is lost when those entries go. Both are Arrow files th
 The joint stands in the schema's metadata under ``prefect_cache.joint``::
 
     {"format": 1,
-     "size": 134250658,                       bytes of the file as it would be in one piece
-     "parts": [["00-b-part1.arrow", 100253858]],      name and size, numbered from 1
-     "extents": [[0, 8388608, 16384],         that file, back to back: part, offset, bytes;
-                 [1, 16384, 100007936], ...]} part 0 is this file, its offsets count from the start of its body
+     "size": 100125018,                              bytes of the file as it would be in one piece
+     "parts": [["00-b-part1.arrow", 100124346]],     name and size, numbered from 1
+     "extents": [[0, 10010624, 16384],               that file, back to back: part, offset, bytes
+                 [1, 16384, 20021248],               (part 0 is this file, counted from the start of its body):
+                 [1, 30048256, 70074368],            head, columns a and b, columns d to j,
+                 [0, 0, 10010624],                   the new column,
+                 [0, 10027008, 2394]]}               tail
 
 An extent is a run of whole leaves (16 kB), which is what makes it possible to map parts side by side: a block of
 which one column was dropped lies in memory as one block. Only buffers of the value's own, of 1 MB or more, are
