@@ -6,10 +6,14 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
 from playwright.sync_api import expect
+from prefect import task
+from prefect.cache_policies import INPUTS
 
 import panels
+from offline import offline
 from prefect_cache.store import Store
 
 if TYPE_CHECKING:
@@ -360,6 +364,38 @@ def test_little_is_added_to_a_saved_notebook(open_book: Callable[..., Book], sho
     assert "<table>" in "".join(output["data"]["text/html"])
     assert "<img" not in "".join(output["data"]["text/html"])
     assert len(json.dumps(output)) <= 25_000
+
+
+def test_prefects_own_results_are_looked_at_and_evicted(
+    open_book: Callable[..., Book], shop: Store, tmp_path: Path
+) -> None:
+    """A chip lists them; they have rows to page and can go, and are not offered to be loaded or brought back."""
+    storage = tmp_path / "storage"
+    with offline(storage):
+
+        @task(name="prices", persist_result=True, result_serializer="arrow", cache_policy=INPUTS)
+        def prices(count: int) -> pd.DataFrame:
+            return pd.DataFrame({"price": range(count)})
+
+        prices(120)
+    named = f"import os; os.environ['PREFECT_RESULTS_LOCAL_STORAGE_PATH'] = {str(storage)!r}\n"
+    book = open_book(named + source(shop.root))
+    panel = book.panel
+    expect(rows(book)).to_have_count(ENTRIES)
+    panel.get_by_role("button", name="Prefect results").click()
+    expect(rows(book)).to_have_count(1)
+    expect(rows(book).first).to_contain_text("prices")
+    rows(book).first.click()
+    expect(panel.get_by_text("rows 1-50 of 120")).to_be_visible()
+    expect(panel.get_by_role("button", name="Load…")).to_have_count(0)
+    book.shot("results")
+    choose(book, "prices")
+    panel.locator(".pc-actions").get_by_role("button", name="Evict").click()
+    panel.locator(".pc-confirm:visible").get_by_role("button", name="Evict").click()
+    expect(rows(book)).to_have_count(0)
+    expect(panel.get_by_role("button", name="Undo")).to_be_hidden()
+    panel.get_by_role("button", name="Prefect results").click()
+    expect(rows(book)).to_have_count(ENTRIES)
 
 
 def test_the_basic_form_does_the_same_with_core_widgets(open_book: Callable[..., Book], shop: Store) -> None:
