@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pexpect
 import pytest
 
 from prefect_cache import cli
@@ -286,6 +287,17 @@ def test_it_loads_nothing_heavy(orders: Entry) -> None:
         program = f"import sys; from prefect_cache import cli; cli.main({words}); print(sys.modules.keys() & {HEAVY})"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("command", [("check",), ("export-entry", "orders", "copy")], ids=lambda words: words[0])
+def test_long_work_shows_a_bar_on_a_terminal(orders: Entry, tmp_path: Path, command: tuple[str, ...]) -> None:
+    program = str(Path(sys.executable).parent / "prefect-cache")
+    env = {**os.environ, "TERM": "xterm"}
+    shell = pexpect.spawn(program, list(command), cwd=tmp_path, env=env, encoding="utf-8", timeout=60)
+    shell.expect(pexpect.EOF)
+    shell.close()
+    assert shell.exitstatus == 0
+    assert re.search("checking.*━", str(shell.before))
 
 
 def test_it_starts_in_a_fraction_of_a_second(orders: Entry) -> None:

@@ -438,10 +438,23 @@ def _bar() -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def _verify(store: Store, entry: Entry) -> None:
+    total, done = sum(output.size for output in entry.manifest.outputs), 0
+    with _bar() as progress:
+
+        def step(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total)
+
+        store.check_files(entry, full=True, progress=step)
+
+
 def export_entry(store: Store, asked: argparse.Namespace) -> Answer:
     """Copy an entry's files and manifest into a new folder, for keeping or passing on."""
     entry = store.get(asked.key)
-    store.check_files(entry, full=True)
+    _verify(store, entry)
     target = Path(asked.folder)
     try:
         shutil.copytree(entry.path, target)

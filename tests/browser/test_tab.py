@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.ma
 TYPED = [
     ("%prefect_cache un", ["undo", "unpin"]),
     ("%%prefect_cache --re", ["--refresh", "--retries", "--retry-delay"]),
-    ("%prefect_cache show ord", ["orders", "order_lines"]),
+    ("%prefect_cache show ord", ["order_lines", "orders"]),
 ]
 
 
