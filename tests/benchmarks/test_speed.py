@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SIZES = [float(size) for size in os.environ.get("BENCHMARK_MB", "0.02").split(",")]
 """Megabytes of the values."""
 
+MEDIUM = 50
+"""Megabytes from which the slowest way is measured once."""
+
 LARGE = 500
 """Megabytes from which only the most common kinds are measured, and slow ways once."""
 
@@ -51,6 +54,8 @@ def disk() -> Iterator[Path]:
 
 def rounds(size: float, way: Way | None = None) -> int:
     """Return how often to measure."""
+    if way is not None and way.slow and size >= MEDIUM:
+        return 1
     if size >= LARGE:
         return 3 if way is None or way.fast else 1
     return 5 if size >= 1 else 1
@@ -83,7 +88,7 @@ def test_restore(benchmark: Any, size: float, kind: str, way: Way, disk: Path) -
     folder = clean(disk / "kept")
     with way.ready():
         way.save(frame, folder)
-        warm = int(size < LARGE)
+        warm = int(rounds(size, way) > 1)
         found = benchmark.pedantic(way.restore, args=(folder,), rounds=rounds(size, way), warmup_rounds=warm)
     # Whether it is the same to the bit is for the exactness table to say; peers lose dtypes.
     assert len(found) in (len(frame), frame.shape[1])

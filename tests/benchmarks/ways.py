@@ -26,7 +26,9 @@ class Way:
     name = ""
     largest = float("inf")
     fast = False
-    """Whether it is quick enough to be measured five times at any size."""
+    """Whether it is quick enough to be measured three times at any size."""
+    slow = False
+    """Whether a hundred megabytes take it seconds: then it is measured once."""
 
     def can(self, kind: str) -> bool:
         """Tell whether a value of this kind can be kept."""
@@ -132,6 +134,7 @@ class Prefect(Way):
 
     name = "Prefect task"
     largest = 100  # a gigabyte takes a minute and a half, and 6 GB of memory
+    slow = True
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
