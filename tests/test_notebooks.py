@@ -74,7 +74,8 @@ def test_the_quickstart_is_committed_as_it_looks_after_the_second_run() -> None:
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_committed_with_their_outputs(notebook: Path) -> None:
-    """Every cell has run, in order, and raised nothing that it does not say it will."""
+    """Every cell has run, in order, and raised nothing that it does not say it will; and the README leads to it."""
+    assert f"(notebooks/{notebook.name})" in (ROOT / "README.md").read_text()
     cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     raised = [cell for cell in cells if any(output.output_type == "error" for output in cell.outputs)]
