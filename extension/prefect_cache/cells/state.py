@@ -308,8 +308,11 @@ class _Loggers(_Settings):
     def values(self, module: Any) -> Iterator[tuple[str, Any]]:
         yield "disable", module.root.manager.disable
         yield "root.level", module.root.level
+        application = _application()
         for name, logger in list(module.root.manager.loggerDict.items()):
-            if isinstance(logger, module.Logger) and modules.origin(name.partition(".")[0]) in {"local", "absent"}:
+            if name == application or not isinstance(logger, module.Logger):
+                continue
+            if modules.origin(name.partition(".")[0]) in {"local", "absent"}:
                 yield from ((f"{name}.{what}", getattr(logger, what)) for what in ("level", "propagate", "disabled"))
 
     def default(self, module: Any) -> Mapping[str, Any]:
@@ -328,6 +331,14 @@ class _Loggers(_Settings):
                 logger.setLevel(value)  # which clears what loggers remember of levels
             else:
                 setattr(logger, what, value)
+
+
+def _application() -> str:
+    """Return the name of the logger of the program that runs the notebook: ``IPKernelApp`` in a kernel."""
+    config = sys.modules.get("traitlets.config.application")
+    if config is None or not config.Application.initialized():
+        return ""
+    return str(getattr(config.Application.instance().log, "name", ""))
 
 
 class _Zone(_Settings):
