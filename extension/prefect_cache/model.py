@@ -159,7 +159,8 @@ class Observed:
     ----------
     kind
         ``"file"`` (read), ``"folder"`` (listed), ``"absent"`` (looked for, not there), ``"written"``
-        (made by the run), ``"environ"`` (variable read), ``"cwd"``, ``"random"``, ``"numpy.random"``.
+        (made by the run), ``"environ"`` (variable read), ``"state"``, ``"cwd"``, ``"random"``,
+        ``"numpy.random"``.
     name
         The path as the program gave it (relative paths stay relative), or the variable's name.
     digest

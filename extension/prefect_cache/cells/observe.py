@@ -12,11 +12,13 @@ would cost the truth.
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import shlex
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect_cache import digests
@@ -29,7 +31,6 @@ from prefect_cache.model import Change, Observed, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
-    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -48,6 +49,9 @@ MAX_NAMES = 2000
 
 VOLATILE = ("JPY_", "PREFECT_", "KERNEL_", "PYDEVD_", "COLUMNS", "LINES")
 """Environment variables that say which kernel this is, not what it computes; read by the tools around it."""
+
+ENVIRONMENT = "the environment of programs that it starts"
+"""The name of what is observed where a cell starts a program, which inherits all variables."""
 
 PROGRAM_TEXT = (".py", ".ipynb", ".md", ".toml", ".cfg", ".lock", ".log", "~", ".swp", ".tmp")
 """Endings of files that editors and servers open at any time."""
@@ -110,6 +114,7 @@ class Observer:
         self._watched = {self._trace.cwd}
         self._partly: set[str] = set()
         self._environ: dict[str, bytes | None] = {}
+        self._settings: tuple[tuple[str, str], ...] | None = None
         self._environ_before: dict[bytes, bytes] = {}
 
     def __enter__(self) -> Self:
@@ -244,6 +249,8 @@ class Observer:
     def started(self, words: Iterable[str]) -> None:
         """Note that another program starts; what its arguments name is watched."""
         self._trace.spawned = True
+        if self._settings is None:
+            self._settings = _settings()
         for word in words:
             if " " not in word or os.path.exists(word):
                 self._expect(word)
@@ -329,6 +336,8 @@ class Observer:
             return
         found += [Observed("absent", seen.name, disk.kind_digest(disk.ABSENT)) for seen in self._missing()]
         found += [Observed("environ", name, _environ_digest(raw)) for name, raw in sorted(self._environ.items())]
+        if self._settings is not None:
+            found.append(Observed("state", ENVIRONMENT, _settings_digest(self._settings)))
         found += drawn
         self.notes = tuple(f"{s.kind} was not seeded: its draws are frozen" for s in drawn if s.digest == UNSEEDED)
         self.observed = tuple({(seen.kind, seen.name): seen for seen in found}.values())
@@ -772,6 +781,8 @@ def _digest_now(seen: Observed) -> str | None:
         return next(WATCH.digest(name) for name in NAMES if name == seen.kind)
     if seen.kind == "environ":
         return _environ_digest(_environ_data().get(os.fsencode(seen.name)))
+    if seen.kind == "state" and seen.name == ENVIRONMENT:
+        return _settings_digest(_settings())
     if seen.kind == "cwd":
         return digests.combine("cwd", places.working_folder())
     if seen.kind == "files":
@@ -796,6 +807,27 @@ def _disk_now(seen: Observed, path: str) -> str | None:
     if seen.kind == "folder":
         return disk.listing_digest(disk.listing(path))
     return None
+
+
+@functools.cache
+def _first_environment() -> dict[str, str]:
+    """Return the environment with which this process was started."""
+    try:
+        raw = Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return dict(os.environ)  # elsewhere: as it was when somebody first asked
+    pairs = (os.fsdecode(line).partition("=") for line in raw.split(b"\0") if line)
+    return {name: value for name, _, value in pairs}
+
+
+def _settings() -> tuple[tuple[str, str], ...]:
+    """Return the variables that this process has set or changed, which any program that it starts may read."""
+    first = _first_environment()
+    return tuple(sorted((k, v) for k, v in os.environ.items() if first.get(k) != v and not k.startswith(VOLATILE)))
+
+
+def _settings_digest(held: tuple[tuple[str, str], ...]) -> str:
+    return digests.combine("settings", *(text for pair in held for text in pair))
 
 
 def _environ_digest(raw: bytes | str | None) -> str:

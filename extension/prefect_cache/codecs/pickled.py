@@ -15,6 +15,7 @@ A pickle runs code when it is read. It is therefore only opened when its entry c
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import importlib
 import io
@@ -100,25 +101,40 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduced_locked_array(value)
         if (home := _singleton(value)) is not None:
             return attribute_of, home
+        if (content := self._by_content(value)) is not None:
+            return content
+        reduced = super().reducer_override(value)
+        return _remade(value, reduced) if isinstance(value, type) and isinstance(reduced, tuple) else reduced
+
+    def _by_content(self, value: Any) -> tuple[Any, ...] | None:
+        """Reduce what pickle would refuse, or would keep by a name of the notebook's."""
         if isinstance(value, _FILES) and value.closed:
             return _reduced_closed_file(value)
         if type(value) is functools.cached_property:
             # Up to Python 3.11 it has a lock, which belongs to the process.
             return functools.cached_property, (value.func,), {"attrname": value.attrname, "__doc__": value.__doc__}
-        if _names_itself(value):
+        if isinstance(value, _TYPE_PARAMETERS) and value.__module__ == "__main__":
+            return _reduced_type_parameter(value)
+        if type(value) not in self.dispatch_table and _names_itself(value):
             return _reduced_by_content(value)
-        reduced = super().reducer_override(value)
-        return _remade(value, reduced) if isinstance(value, type) and isinstance(reduced, tuple) else reduced
+        return None
 
 
 def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Mend two things in how cloudpickle rebuilds a class of the notebook."""
+    """Mend three things in how cloudpickle rebuilds a class of the notebook."""
     tracker = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(cls)  # noqa: SLF001 - there is no public way
     # typing.NamedTuple sets the slots of its classes itself and refuses them from outside.
     named_tuple = NamedTuple in cls.__dict__.get("__orig_bases__", ())
     slots = None if named_tuple else cls.__dict__.get("__slots__")
 
+    # Of an enumeration cloudpickle takes its members, but not other names for them or for several of them together.
+    enumeration: Any = cls if isinstance(cls, enum.EnumMeta) else ()
+    names: Mapping[str, Any] = getattr(enumeration, "__members__", {})
+    members = {member.name: member.value for member in enumeration}
+
     def mended(argument: Any) -> Any:
+        if members and type(argument) is dict and argument == members:
+            return {name: member.value for name, member in names.items()}
         # By its tracker's id cloudpickle gives back the class that this process made before. Had the cell
         # run, there would be a new class, of which older instances are no instances: so no id is kept.
         if tracker is not None and isinstance(argument, str) and argument == tracker:
@@ -129,7 +145,25 @@ def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
         return argument
 
     maker, args, *rest = reduced
+    if members:
+        attributes, *inner = rest[0]
+        own = {name: _own_content(member) for name, member in names.items()}
+        kept = {name: held for name, held in attributes.items() if name not in names}
+        rest[0], rest[-1] = (rest[-1], (kept, *inner), own), fill_enumeration
     return (maker, tuple(mended(a) for a in args), *rest)
+
+
+def _own_content(member: enum.Enum) -> dict[str, object]:
+    made = {"_value_", "_name_", "_sort_order_", "__objclass__"}
+    return {name: held for name, held in vars(member).items() if name not in made}
+
+
+def fill_enumeration(cls: Any, state: tuple[Callable[..., object], object, Mapping[str, dict[str, object]]]) -> None:
+    """Give a restored enumeration its methods, and its members what ``__init__`` gave them; called from pickles."""
+    fill, attributes, own = state
+    fill(cls, attributes)
+    for name, held in own.items():
+        vars(cls.__members__[name]).update(held)
 
 
 @functools.cache
@@ -170,6 +204,23 @@ def _reduced_by_content(value: Any) -> tuple[Any, ...]:
         own = {name: held for name, held in vars(value).items() if name not in made}
         return caching, (value.__wrapped__, value.cache_parameters()), own
     raise Unstorable(f"a {type(value).__name__} is kept by its name alone")
+
+
+_TYPE_PARAMETERS: Final = (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
+
+
+def _reduced_type_parameter(value: Any) -> tuple[Any, ...]:
+    told = ("bound", "covariant", "contravariant", "infer_variance", "default")
+    held = {name: getattr(value, f"__{name}__", None) for name in told}
+    options = {name: one for name, one in held.items() if one and one is not getattr(typing, "NoDefault", None)}
+    return type_parameter, (type(value), value.__name__, getattr(value, "__constraints__", ()), options)
+
+
+def type_parameter(kind: Any, name: str, constraints: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Return a type variable of the notebook; called from pickles."""
+    made = kind(name, *constraints, **options)
+    made.__module__ = "__main__"  # it takes the name of the module that calls
+    return made
 
 
 def caching(function: Callable[..., Any], parameters: Mapping[str, Any]) -> Any:
