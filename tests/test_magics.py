@@ -418,7 +418,9 @@ class TestCommands:
         ran = filled.run("%prefect_cache show orders")
         for expected in ("orders = pd.DataFrame", "price", "float64", ".arrow", "pyarrow", "DuckDB", str(store_root)):
             assert expected in ran.text
-        assert "<b>" not in ran.displays[0]["text/html"].replace("<b>orders</b>", "")
+        html = ran.displays[0]["text/html"]
+        assert re.sub("<[^>]*>", "", html).startswith("orders  ")
+        assert html.count("<b>") == 1  # the first line, and nothing that the entry holds
 
     def test_load(self, filled: Kernel) -> None:
         filled.run("del orders")
