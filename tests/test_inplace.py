@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prefect_cache.cells.inplace import copied, memory_of, put_state, state_of
+from prefect_cache.cells.inplace import copied, is_unforeseen, memory_of, put_state, state_of
 from prefect_cache.errors import Unstorable
 
 
@@ -246,3 +246,24 @@ def test_the_content_of_a_class_made_in_c_is_not_guessed() -> None:
     wrapper.note = "changed"  # type: ignore[attr-defined]
     with pytest.raises(Unstorable, match="_lru_cache_wrapper"):
         state_of(wrapper)
+
+
+@pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="before pandas 3 nothing is copied on writing")
+def test_what_was_written_past_pandas_is_written_past_it_again() -> None:
+    changed, here = (pd.DataFrame({"a": [1.0, 2.0]}) for _ in range(2))
+    others = changed.reset_index(), here.reset_index()
+    before = memory_of(changed)
+    changed.a.array[0] = 10.0
+    put_state(here, state_of(changed, before))
+    assert others[0]["a"].tolist() == others[1]["a"].tolist() == [10.0, 2.0]
+
+
+@pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="before pandas 3 nothing is copied on writing")
+def test_a_change_of_memory_that_is_shared_only_now_is_not_guessed() -> None:
+    changed, here = (pd.DataFrame({"a": [1.0, 2.0]}) for _ in range(2))
+    before = memory_of(changed)
+    changed.iloc[0, 0] = 10.0
+    assert not is_unforeseen(here, state_of(changed, before))
+    other = here.reset_index()
+    assert is_unforeseen(here, state_of(changed, before))
+    assert len(other) == 2

@@ -68,7 +68,7 @@ class _Was:
     path: ObjectPath
     reference: _Reference
     digest: str
-    memory: tuple[int, ...]
+    memory: Mapping[int, bool]
 
     def get(self) -> Any:
         """Return the object, None where it is gone."""
@@ -212,7 +212,7 @@ class Effects:
 
     bound: Mapping[str, object]
     deleted: tuple[str, ...]
-    changed: tuple[tuple[ObjectPath, object, tuple[int, ...]], ...]
+    changed: tuple[tuple[ObjectPath, object, Mapping[int, bool]], ...]
     """Objects changed in place: the path to each, the object, and where its memory was before."""
     value: object
     process: Mapping[str, Any]
@@ -274,7 +274,7 @@ def take(
     )
 
 
-def _changed(before: Before) -> Iterator[tuple[ObjectPath, object, tuple[int, ...]]]:
+def _changed(before: Before) -> Iterator[tuple[ObjectPath, object, Mapping[int, bool]]]:
     now = Fingerprinter(before.namespace)
     for was in before.objects:
         value = was.get()
@@ -435,10 +435,12 @@ def _change(
     except LookupError as error:
         raise Damaged(f"nothing is at {text(path)} in the notebook") from error
     content: Any = reader.get(change["state"])
-    kept = tuple(bool(k) for k in change["kept"])
+    kept = tuple(int(k) for k in change["kept"])
     state = inplace.State(change["kind"], content, kept=kept) if change["kind"] in _IN_FILES else content
     if not isinstance(state, inplace.State) or not inplace.fits(value, state):
         raise Damaged(f"{text(path)} is now something else")
+    if inplace.is_unforeseen(value, state):
+        raise Unfingerprintable(f"{text(path)} shares its memory now, as it did not when the cell ran")
     return value, state
 
 

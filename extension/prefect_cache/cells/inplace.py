@@ -18,6 +18,7 @@ import collections
 import contextlib
 import functools
 import io
+import operator
 import random
 import sys
 import types
@@ -28,7 +29,7 @@ from prefect_cache.cells.code import is_dispatcher, registered_with
 from prefect_cache.errors import Unstorable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
 _CONTAINERS: Final[dict[str, type]] = {
     "defaultdict": collections.defaultdict,
@@ -48,6 +49,11 @@ _HEAP_TYPE = 1 << 9
 _OWN_CLASS_ATTRIBUTES = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__qualname__"})
 
 
+EXCHANGED, ALONE, SHARED = 0, 1, 2
+"""What a run did to a block of a pandas object: another one is in its place; or it is the same memory, to which nothing
+else referred, or which pandas would have copied before writing to it: then somebody wrote past pandas."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """The content of one object: what its type holds, its attributes, its slots."""
@@ -56,11 +62,11 @@ class State:
     content: Any = None
     attributes: dict[str, Any] | None = None
     slots: dict[str, Any] | None = None
-    kept: tuple[bool, ...] = ()
-    """For pandas objects: which blocks of memory the run wrote into, rather than exchanged."""
+    kept: tuple[int, ...] = ()
+    """For pandas objects, of each block: :data:`EXCHANGED`, or written into if at all, while `ALONE` or `SHARED`."""
 
 
-def state_of(value: Any, memory: tuple[int, ...] = ()) -> State:
+def state_of(value: Any, memory: Mapping[int, bool] = types.MappingProxyType({})) -> State:
     """Return the content of `value`; `memory` is what :func:`memory_of` gave before the run.
 
     Raises
@@ -71,7 +77,8 @@ def state_of(value: Any, memory: tuple[int, ...] = ()) -> State:
     kind = _kind(value)
     content = _CONTENTS[kind].take(value)
     if kind == "pandas":
-        return State(kind, content, kept=tuple(address in memory for address in memory_of(value)))
+        ways = {None: EXCHANGED, False: ALONE, True: SHARED}
+        return State(kind, content, kept=tuple(ways[memory.get(address)] for address in memory_of(value)))
     return State(kind, content, *(_attributes(value) if _CONTENTS[kind].has_attributes else (None, None)))
 
 
@@ -102,9 +109,33 @@ def fits(value: Any, state: State) -> bool:
     return _kind(value) == state.kind
 
 
-def memory_of(value: Any) -> tuple[int, ...]:
-    """Return the addresses of a pandas object's blocks, in their order; empty for anything else."""
-    return tuple(_address(block.values) for block in _blocks(value))
+def memory_of(value: Any) -> dict[int, bool]:
+    """Return the addresses of a pandas object's blocks, in their order, and whether each is shared; else nothing."""
+    return {_address(block.values): _is_shared(block) for block in _blocks(value)}
+
+
+def is_unforeseen(value: Any, state: State) -> bool:
+    """Tell whether nobody knows if the run would write to memory that is shared now: it was not when it ran."""
+    return state.kind == "pandas" and any(
+        kept == ALONE and _is_shared(target) and not _same_bytes(target.values, block.values)
+        for block, target, kept in _met_again(value, state)
+    )
+
+
+def _met_again(value: Any, state: State) -> Iterator[tuple[Any, Any, int]]:
+    """Yield each block of a state that is to go into the memory of a block of `value`, and that block."""
+    old = {tuple(b.mgr_locs.as_array): b for b in _blocks(value)}
+    for block, kept in zip(_blocks(state.content), state.kept, strict=True):
+        target = old.get(tuple(block.mgr_locs.as_array))
+        if kept and target is not None and _same_layout(target.values, block.values):
+            yield block, target, kept
+
+
+def _same_bytes(one: Any, other: Any) -> bool:
+    arrays = [getattr(values, "_ndarray", values) for values in (one, other)]
+    if arrays[0].dtype.hasobject:
+        return all(map(operator.is_, *(array.reshape(-1) for array in arrays)))
+    return bool(arrays[0].tobytes() == arrays[1].tobytes())
 
 
 def blocks_of(value: Any) -> tuple[Any, ...]:
@@ -180,11 +211,10 @@ def _shallow(value: Any) -> Any:
 
 
 def _put_pandas(value: Any, state: State) -> None:
-    new, old = state.content, {tuple(b.mgr_locs.as_array): b for b in _blocks(value)}
-    for block, kept in zip(_blocks(new), state.kept, strict=True):
-        target = old.get(tuple(block.mgr_locs.as_array))
-        if kept and target is not None and _same_layout(target.values, block.values) and not _is_shared(target):
-            target.values[...] = block.values
+    new = state.content
+    for block, target, kept in _met_again(value, state):
+        if kept == SHARED or not _is_shared(target):
+            _write(target.values, block.values)
             block.values = target.values
     object.__setattr__(value, "_mgr", new._mgr)
     if value._attrs is not new._attrs:
@@ -199,6 +229,14 @@ def _put_pandas(value: Any, state: State) -> None:
         # pandas 2 keeps the Series of columns that were looked at.
         if (method := getattr(value, clear, None)) is not None:
             method()
+
+
+def _write(target: Any, values: Any) -> None:
+    raw, given = (getattr(array, "_ndarray", array) for array in (target, values))
+    locked = not raw.flags.writeable
+    raw.flags.writeable = True  # pandas locks memory that it shares
+    raw[...] = given
+    raw.flags.writeable = not locked
 
 
 def _same_layout(one: Any, other: Any) -> bool:
