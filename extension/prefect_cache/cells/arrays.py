@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from prefect_cache.cells.plain import Handler
     from prefect_cache.model import Digest
 
+WRITEABLE = 0x400
+"""The bit of ``flags.num`` (``NPY_ARRAY_WRITEABLE``): ``flags.writeable`` warns where NumPy 1 broadcast the array."""
+
 TILE = 1 << 17
 """Bytes that are brought into C order at a time; they stay in the processor's cache."""
 
@@ -158,7 +161,7 @@ def _array(value: np.ndarray[Any, Any], walk: Walk) -> Shape:
 
 def _put_lock(pieces: Pieces, array: np.ndarray[Any, Any]) -> None:
     """Append that an array is read-only: code that writes to it raises an exception."""
-    if not array.flags.writeable:
+    if not array.flags.num & WRITEABLE:
         pieces.own("read-only")
 
 

@@ -250,9 +250,14 @@ def closed_file(name: object, mode: str, encoding: str | None, errors: str | Non
     return opened
 
 
+WRITEABLE: Final = 0x400
+"""The bit of ``ndarray.flags.num`` (NumPy's ``NPY_ARRAY_WRITEABLE``)."""
+
+
 def _is_locked_array(value: Any) -> bool:
     numpy = sys.modules["numpy"]
-    return type(value) is numpy.ndarray and not value.flags.writeable
+    # flags.writeable warns where NumPy 1 broadcast the array.
+    return type(value) is numpy.ndarray and not value.flags.num & WRITEABLE
 
 
 def _reduced_locked_array(array: Any) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ import json
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
@@ -152,6 +153,8 @@ class Index:
         self._root = root
         self._read = read
         self._database = _in_memory(root / INDEX) if memory else _connect(root / INDEX)
+        if memory:
+            weakref.finalize(self, self._database.close)  # it lives as long as somebody asks it
 
     def __enter__(self) -> Self:
         return self
