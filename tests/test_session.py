@@ -342,3 +342,27 @@ def test_a_store_below_a_file_lists_nothing_and_runs_the_cell(tmp_path: Path) ->
     assert isinstance(notebook.cached("x = 1"), Bypass)
     assert notebook["x"] == 1
     assert notebook.store.catalog().entries == ()
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "df['c'] = 3.0\ny = df['c'].to_numpy()",
+        "df['a'] = df['a'] * 2\ny = df['a'].to_numpy()",
+        "df.iloc[0, 0] = 7\ny = df['a'].to_numpy()",
+        "del df['a']\ny = df['b'].to_numpy()",
+        "df['c'] = df['b'] + 1\ny = {'in': [df['c'].to_numpy()]}['in'][0]",
+    ],
+)
+def test_a_window_onto_a_frame_that_the_cell_changes_shows_the_frame_as_it_is_then(tmp_path: Path, cell: str) -> None:
+    seen = []
+    for _ in range(2):
+        notebook = Notebook(tmp_path)
+        notebook.run("import pandas as pd\ndf = pd.DataFrame({'a': [1.0, 2.0], 'b': [3.0, 4.0]})\nalias = df")
+        outcome = notebook.cached(cell)
+        columns = (notebook["df"][name].to_numpy() for name in notebook["df"])
+        shares = [np.shares_memory(notebook["y"], column) for column in columns]
+        seen.append((notebook["y"].tolist(), notebook["df"].to_dict("list"), shares))
+        assert notebook["alias"] is notebook["df"]
+    assert outcome.status == "hit"
+    assert seen[0] == seen[1]

@@ -188,10 +188,12 @@ def _in_a_process(peer: Peer, steps: list[Step], home: Path, folder: Path) -> li
     ours, theirs = os.pipe()
     if (pid := os.fork()) == 0:
         os.close(ours)
-        with os.fdopen(theirs, "wb") as pipe:
-            # As plain tuples: this process's __main__ has become the notebook.
-            pickle.dump([(seen.names, seen.spared, seen.error) for seen in _act(peer, steps, home, folder)], pipe)
-        os._exit(0)
+        try:
+            with os.fdopen(theirs, "wb") as pipe:
+                # As plain tuples: this process's __main__ has become the notebook.
+                pickle.dump([(seen.names, seen.spared, seen.error) for seen in _act(peer, steps, home, folder)], pipe)
+        finally:
+            os._exit(0)  # whatever a cell raised: this process plays no more
     os.close(theirs)
     with os.fdopen(ours, "rb") as pipe:
         data = pipe.read()

@@ -405,8 +405,8 @@ class Replay:
         try:
             for module in effects["imports"]:
                 reader.get(("module", module))
+            self._changed = _changes(effects["changed"], reader, namespace)
             self._bound = {str(name): reader.get(reference) for name, reference in effects["names"].items()}
-            self._changed = [_change(change, reader, namespace) for change in effects["changed"]]
             self._deleted = [str(name) for name in effects["deleted"]]
             self.value = reader.get(effects["value"])
             self._process = None if effects["process"] is None else reader.get(effects["process"])
@@ -424,6 +424,22 @@ class Replay:
         self._namespace.update(self._bound)
         if self._process:
             process.apply(cast("dict[str, Any]", self._process))
+
+
+def _changes(
+    changes: Sequence[Mapping[str, Any]], reader: GraphReader, namespace: Mapping[str, object]
+) -> list[tuple[object, inplace.State]]:
+    """Read what was changed in place; those in files first, for all else may hold windows onto them as they will be."""
+    found: dict[int, tuple[object, inplace.State]] = {}
+    for number in sorted(range(len(changes)), key=lambda n: changes[n]["kind"] not in _IN_FILES):
+        value, state = _change(changes[number], reader, namespace)
+        if state.kind == "pandas":
+            state = inplace.linked(value, state)
+            reader.will_be(value, state.content)
+        elif state.kind == "ndarray" and state.content.nbytes != cast("Any", value).nbytes:
+            reader.will_be(value, None)
+        found[number] = (value, state)
+    return [found[number] for number in range(len(changes))]
 
 
 def _change(

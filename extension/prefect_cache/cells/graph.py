@@ -550,6 +550,7 @@ class GraphReader:
         self._trusted = trusted
         self._namespace = namespace
         self._read: dict[int, object] = {}
+        self._instead: dict[int, object] = {}
 
     def get(self, reference: Any) -> object:
         """Return the object; :class:`Damaged` where there is none such."""
@@ -567,9 +568,22 @@ class GraphReader:
             case ("item", int() as number, str() as label) | ["item", int() as number, str() as label]:
                 return self._item(number, label)
             case ("window", owner, description) | ["window", owner, description]:
-                return memory.opened(description, self.get(owner))
+                return self._window(description, self.get(owner))
             case _:
                 raise Damaged(f"unknown reference {reference!r}")
+
+    def will_be(self, value: object, content: object) -> None:
+        """Let windows onto `value` be windows onto `content`, whose memory it will have; None: nobody knows which."""
+        self._instead[id(value)] = content
+
+    def _window(self, description: Any, owner: object) -> object:
+        onto = self._instead.get(id(owner), owner)
+        if onto is None:
+            raise Damaged("a window onto an array that gets another size")
+        try:
+            return memory.opened(description, onto)
+        except (IndexError, TypeError, ValueError) as error:
+            raise Damaged(f"a window does not fit into what it is a window onto: {error}") from error
 
     def _resolved(self, path: Any) -> object:
         steps = tuple((str(kind), at) for kind, at in path)

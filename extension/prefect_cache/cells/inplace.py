@@ -64,6 +64,8 @@ class State:
     slots: dict[str, Any] | None = None
     kept: tuple[int, ...] = ()
     """For pandas objects, of each block: :data:`EXCHANGED`, or written into if at all, while `ALONE` or `SHARED`."""
+    writes: tuple[tuple[Any, Any], ...] = ()
+    """Memory of the object that the content goes into, and what is to be written there, see :func:`linked`."""
 
 
 def state_of(value: Any, memory: Mapping[int, bool] = types.MappingProxyType({})) -> State:
@@ -120,6 +122,19 @@ def is_unforeseen(value: Any, state: State) -> bool:
         kept == ALONE and _is_shared(target) and not _same_bytes(target.values, block.values)
         for block, target, kept in _met_again(value, state)
     )
+
+
+def linked(value: Any, state: State) -> State:
+    """Return the state of a pandas object with its content in the memory where :func:`put_state` will have it.
+
+    Nothing is written yet, but what is made a window onto the content now is one onto `value` afterwards.
+    """
+    writes = list(state.writes)
+    for block, target, kept in _met_again(value, state):
+        if block.values is not target.values and (kept == SHARED or not _is_shared(target)):
+            writes.append((target.values, block.values))
+            block.values = target.values
+    return replace(state, writes=tuple(writes))
 
 
 def _met_again(value: Any, state: State) -> Iterator[tuple[Any, Any, int]]:
@@ -211,11 +226,10 @@ def _shallow(value: Any) -> Any:
 
 
 def _put_pandas(value: Any, state: State) -> None:
-    new = state.content
-    for block, target, kept in _met_again(value, state):
-        if kept == SHARED or not _is_shared(target):
-            _write(target.values, block.values)
-            block.values = target.values
+    linked_ = linked(value, state)
+    new = linked_.content
+    for target, values in linked_.writes:
+        _write(target, values)
     object.__setattr__(value, "_mgr", new._mgr)
     if value._attrs is not new._attrs:
         value._attrs.clear()
