@@ -364,5 +364,5 @@ def test_a_window_onto_a_frame_that_the_cell_changes_shows_the_frame_as_it_is_th
         shares = [np.shares_memory(notebook["y"], column) for column in columns]
         seen.append((notebook["y"].tolist(), notebook["df"].to_dict("list"), shares))
         assert notebook["alias"] is notebook["df"]
-    assert outcome.status == "hit"
+    assert isinstance(outcome, Hit)
     assert seen[0] == seen[1]
