@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -46,10 +45,6 @@ def execute(notebook: Path) -> list[tuple[str, str]]:
     return statuses(notebook)
 
 
-@pytest.mark.skipif(
-    int(importlib.metadata.version("pandas").split(".")[0]) < 3,
-    reason="before pandas 3 the rows that head() shows are a window onto the frame, and not stored",
-)
 def test_the_second_run_runs_no_cached_cell(tmp_path: Path, store_root: Path) -> None:
     """The first run stores each cached cell; the second, in a new kernel, restores each."""
     copy = Path(shutil.copy(QUICKSTART, tmp_path))

@@ -366,3 +366,29 @@ def test_a_window_onto_a_frame_that_the_cell_changes_shows_the_frame_as_it_is_th
         assert notebook["alias"] is notebook["df"]
     assert isinstance(outcome, Hit)
     assert seen[0] == seen[1]
+
+
+FRAME = "df = pd.DataFrame({'a': [1.0, 2, 3], 's': ['x', 'y', 'z'], 'c': pd.Categorical(list('aba'))})\n"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "h = df.head(2)",
+        "h = df.iloc[1:]\nx = df[['a']]\ns = df['s']\nt = h['a']",
+        "df['n'] = df['a'] * 2\nh = df.head(2)",
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # what pandas 2 says of writing to such frames
+def test_frames_that_share_memory_go_on_sharing_it(tmp_path: Path, cell: str) -> None:
+    """Before pandas 3, writing to the one shows in the other; from then on it does not. So it is after a hit."""
+    seen = []
+    for _ in range(2):
+        notebook = Notebook(tmp_path)
+        notebook.run("import pandas as pd\n" + FRAME)
+        outcome = notebook.cached(cell)
+        notebook.run("df.loc[1, 'a'] = 77.0\ndf.loc[1, 's'] = 'Q'")
+        frames = {name: value for name, value in notebook.names.items() if isinstance(value, pd.DataFrame | pd.Series)}
+        seen.append({name: frame.to_json() for name, frame in frames.items()})
+    assert isinstance(outcome, Hit)
+    assert seen[0] == seen[1]

@@ -19,6 +19,7 @@ A *reference* says where a root is. It is a tuple in a pickle and a list in the 
 ``("file", 2)``                           what the codec reads from output number 2
 ``("item", 2, "model")``                  the value labelled so in the pickle that is output number 2
 ``("window", reference, description)``    memory of another object
+``("view", reference, [[0, reference, description]])``    a frame whose block 0 lies in the memory of another object
 ``("namespace",)``                        the notebook's namespace itself
 ========================================  ==============================================================
 """
@@ -128,6 +129,8 @@ class GraphWriter:
         self._numbers: dict[int, int] = {}
         self._files: list[tuple[str, object]] = []
         self._windows: dict[int, tuple[object, memory.Window]] = {}
+        self._views: dict[int, dict[int, tuple[object, memory.Window]]] = {}
+        """Of frames, the blocks that lie in the memory of another object."""
         self._picklers: list[ValuePickler] = []
         self._inside: dict[int, dict[int, object]] = {}
         """What was met in the cells of each frame and object array; these have files of their own."""
@@ -288,7 +291,12 @@ class GraphWriter:
             return ("window", self._elsewhere(owner) or self._file(label, owner), description)
         if id(value) not in self._numbers:
             self._numbers[id(value)] = self._reserve(label, value)
-        return ("file", self._numbers[id(value)])
+        reference = ("file", self._numbers[id(value)])
+        views = tuple(
+            (block, self._elsewhere(owner) or self._file(label, owner), description)
+            for block, (owner, description) in self._views.get(id(value), {}).items()
+        )
+        return ("view", reference, views) if views else reference
 
     def _reserve(self, label: str, value: object) -> int:
         self._files.append((label, value))
@@ -321,8 +329,21 @@ class GraphWriter:
         fresh = {id(v) for v in (*arrays.values(), *frames)}
         for one, other in memory.overlapping(memory.extents([*arrays.values(), *frames, *old])):
             owner, guest = _owner_and_guest(one, other, fresh, apart=self._apart)
-            if guest is not None and id(guest.array) not in self._windows and id(guest.owner) in arrays:
+            if guest is not None and guest.block >= 0:
+                self._add_view(guest, owner)
+            elif guest is not None and id(guest.array) not in self._windows and id(guest.owner) in arrays:
                 self._windows[id(guest.owner)] = self._window(guest.owner, owner, arrays)
+
+    def _add_view(self, guest: memory.Extent, onto: memory.Extent) -> None:
+        views = self._views.setdefault(id(guest.owner), {})
+        if guest.block in views:
+            return
+        if any(owner is guest.owner for owner, _ in self._views.get(id(onto.owner), {}).values()):
+            raise Unstorable("two frames lie in each other's memory", remedy="store a copy of one")
+        try:
+            views[guest.block] = (onto.owner, memory.view(guest, onto))
+        except Unstorable as error:
+            raise Unstorable("a frame shares its memory with another object", remedy="store a copy of it") from error
 
     def _window(self, array: Any, onto: memory.Extent, arrays: Mapping[int, object]) -> tuple[object, memory.Window]:
         label = next((r.label for r in self._roots if id(array) in r.arrays), "")
@@ -443,9 +464,8 @@ def _owner_and_guest(
         return first, None
     if second.block >= 0:
         # Both are pandas objects, or an array from before lies under a new frame's block.
-        if first.block >= 0 and (apart or inplace.copies_on_write()):
-            return first, None
-        raise Unstorable("a frame shares its memory with another object", remedy="store a copy of it")
+        is_invisible = first.block >= 0 and (apart or inplace.copies_on_write())
+        return first, None if is_invisible else second
     return first, second
 
 
@@ -551,6 +571,7 @@ class GraphReader:
         self._namespace = namespace
         self._read: dict[int, object] = {}
         self._instead: dict[int, object] = {}
+        self._viewed: set[int] = set()
 
     def get(self, reference: Any) -> object:
         """Return the object; :class:`Damaged` where there is none such."""
@@ -569,6 +590,8 @@ class GraphReader:
                 return self._item(number, label)
             case ("window", owner, description) | ["window", owner, description]:
                 return self._window(description, self.get(owner))
+            case ("view", inner, views) | ["view", inner, views]:
+                return self._view(self.get(inner), views)
             case _:
                 raise Damaged(f"unknown reference {reference!r}")
 
@@ -584,6 +607,17 @@ class GraphReader:
             return memory.opened(description, onto)
         except (IndexError, TypeError, ValueError) as error:
             raise Damaged(f"a window does not fit into what it is a window onto: {error}") from error
+
+    def _view(self, frame: object, views: Any) -> object:
+        if id(frame) not in self._viewed:
+            self._viewed.add(id(frame))  # which lives as long as this reader
+            for block, owner, description in views:
+                array = self._window(description, self.get(owner))
+                try:
+                    memory.put_block(frame, int(block), array)
+                except (AttributeError, IndexError, ValueError) as error:
+                    raise Damaged(f"a frame does not fit into the memory where it lay: {error}") from error
+        return frame
 
     def _resolved(self, path: Any) -> object:
         steps = tuple((str(kind), at) for kind, at in path)

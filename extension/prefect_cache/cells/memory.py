@@ -101,7 +101,7 @@ def window(array: Any, onto: Extent) -> Window:
     Unstorable
         Where the array is not a regular window of that object.
     """
-    if array.dtype.hasobject or array.dtype.names is not None:
+    if array.dtype.names is not None or (array.dtype.hasobject and onto.block < 0):
         raise Unstorable("it is a window onto another array's objects or records")
     span = next(extents([array]))
     if span.low < onto.low or span.high > onto.high:
@@ -116,14 +116,10 @@ def window(array: Any, onto: Extent) -> Window:
 
 def _frame_window(array: Any, onto: Extent) -> Window:
     """Describe a window onto a block by columns and rows: blocks may lie otherwise when they come back."""
-    block = onto.array if onto.array.ndim == 2 else onto.array[None, :]  # noqa: PLR2004 - a block is columns by rows
+    block = _by_columns(onto.array)
     if array.dtype.str != block.dtype.str or array.ndim > 2:  # noqa: PLR2004
         raise Unstorable("it is a window onto a frame's memory, of another type")
-    offset = array.__array_interface__["data"][0] - block.__array_interface__["data"][0]
-    axes = sorted(((abs(s), a) for a, s in enumerate(block.strides) if block.shape[a] > 1), reverse=True)
-    start, rest = [0, 0], offset
-    for stride, axis in axes:
-        start[axis], rest = divmod(rest, stride) if block.strides[axis] > 0 else (0, rest)
+    start, rest = _start(array, block)
     steps = [_step(length, stride, block) for length, stride in zip(array.shape, array.strides, strict=True)]
     if rest or sorted(a for a, _ in steps) != sorted({a for a, _ in steps}):
         raise Unstorable("it is an irregular window onto a frame's memory")
@@ -136,6 +132,46 @@ def _frame_window(array: Any, onto: Extent) -> Window:
     )
     order = tuple(axis for axis, _ in steps)
     return ("cells", columns, rows, order, array.flags.writeable)
+
+
+def _by_columns(array: Any) -> Any:
+    return array if array.ndim == 2 else array[None, :]  # noqa: PLR2004 - a block is columns by rows
+
+
+def _start(array: Any, block: Any) -> tuple[list[int], int]:
+    """Return the column and the row of a block at which an array begins, and the bytes that are left over."""
+    rest = array.__array_interface__["data"][0] - block.__array_interface__["data"][0]
+    start = [0, 0]
+    for stride, axis in sorted(((abs(s), a) for a, s in enumerate(block.strides) if block.shape[a] > 1), reverse=True):
+        start[axis], rest = divmod(rest, stride) if block.strides[axis] > 0 else (0, rest)
+    return start, rest
+
+
+def view(guest: Extent, onto: Extent) -> Window:
+    """Return what makes the memory of a frame's block again, from that of the object whose extent is `onto`.
+
+    Raises
+    ------
+    Unstorable
+        Where it is not a regular window of that object.
+    """
+    if onto.block < 0:
+        return window(guest.array, onto)
+    array, block = _by_columns(guest.array), _by_columns(onto.array)
+    start, rest = _start(array, block)
+    steps = [s // unit if n > 1 else 1 for n, s, unit in zip(array.shape, array.strides, block.strides, strict=True)]
+    ends = [at + step * (n - 1) for at, step, n in zip(start, steps, array.shape, strict=True)]
+    there = all(
+        n == 1 or s == step * unit
+        for n, s, step, unit in zip(array.shape, array.strides, steps, block.strides, strict=True)
+    )
+    inside = all(0 <= end < n for end, n in zip(ends, block.shape, strict=True))
+    if rest or not there or not inside or array.dtype.str != block.dtype.str:
+        raise Unstorable("it is an irregular window onto a frame's memory")
+    locations = [int(n) for n in _locations(onto)]
+    columns = tuple(locations[start[0] + i * steps[0]] for i in range(array.shape[0]))
+    order = (0, 1) if guest.array.ndim == 2 else (1,)  # noqa: PLR2004
+    return ("cells", columns, (start[1], array.shape[1], steps[1]), order, guest.array.flags.writeable)
 
 
 def _step(length: int, stride: int, block: Any) -> tuple[int, int]:
@@ -175,6 +211,15 @@ def opened(description: Window, owner: Any) -> Any:
     return made
 
 
+def put_block(frame: Any, number: int, array: Any) -> None:
+    """Let a block of a pandas object lie in the memory of `array`, which holds the same values."""
+    block = frame._mgr.blocks[number]
+    values, plain = block.values, _plain(block.values)
+    if (plain.dtype, plain.shape) != (array.dtype, array.shape):
+        raise ValueError("the memory of a block is that of something else")
+    block.values = array if values is plain else values._from_backing_data(array)
+
+
 def _cells(frame: Any, columns: Any, rows: Any, order: Any) -> Any:
     start, count, step = rows
     stop = start + count * step
@@ -201,6 +246,8 @@ def _column(frame: Any, location: int) -> Any:
 
 def _one_block(frame: Any, columns: Any) -> Any:
     manager = frame._mgr
+    if manager.ndim == 1:
+        return _by_columns(_plain(manager.blocks[0].values))
     numbers = {int(manager.blknos[c]) for c in columns}
     rows = [int(manager.blklocs[c]) for c in columns]
     steps = {b - a for a, b in itertools.pairwise(rows)}
