@@ -392,3 +392,41 @@ def test_frames_that_share_memory_go_on_sharing_it(tmp_path: Path, cell: str) ->
         seen.append({name: frame.to_json() for name, frame in frames.items()})
     assert isinstance(outcome, Hit)
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "later"),
+    [
+        ("d = {'a': 1}\nview = d.keys()", "d['z'] = 2"),
+        ("d = collections.OrderedDict(a=1)\nview = d.items()", "d['z'] = 2"),
+        ("d = {'a': 1}\nview = types.MappingProxyType(d)", "d['z'] = 2"),
+        ("class A:\n    x = 1\nview = vars(A)", "A.y = 2"),
+        ("d = bytearray(b'xyz')\nview = memoryview(d)", "d[0] = 97"),
+    ],
+)
+def test_what_shows_another_object_shows_it_after_a_hit(tmp_path: Path, cell: str, later: str) -> None:
+    seen = []
+    for _ in range(2):
+        notebook = Notebook(tmp_path)
+        notebook.run("import collections, types")
+        outcome = notebook.cached(cell)
+        notebook.run(later)
+        seen.append((type(notebook["view"]), sorted(notebook["view"])))
+    assert isinstance(outcome, Hit)
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "file = open('here.txt', 'w+')",
+        "import weakref\nclass A: pass\na = A()\np = weakref.proxy(a)",
+        "part = memoryview(b'xyz')[1:]",
+    ],
+)
+def test_what_would_come_back_as_something_else_is_not_stored(tmp_path: Path, cell: str, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    notebook = Notebook(tmp_path / "store")
+    assert isinstance(notebook.cached(cell), Bypass)
+    if "file" in notebook:
+        notebook["file"].close()

@@ -14,9 +14,11 @@ A pickle runs code when it is read. It is therefore only opened when its entry c
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import enum
 import functools
+import gc
 import importlib
 import io
 import os
@@ -24,6 +26,7 @@ import pickle
 import sys
 import types
 import typing
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -108,8 +111,14 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _by_content(self, value: Any) -> tuple[Any, ...] | None:
         """Reduce what pickle would refuse, or would keep by a name of the notebook's."""
-        if isinstance(value, _FILES) and value.closed:
-            return _reduced_closed_file(value)
+        if isinstance(value, _FILES):
+            if not value.closed and value not in {sys.stdout, sys.stderr}:
+                raise Unstorable(
+                    "an open file cannot be stored", remedy="close it in the cell: `with open(...) as ...`"
+                )
+            return _reduced_closed_file(value) if value.closed else None
+        if isinstance(value, _WINDOWS):
+            return _reduced_window(value)
         if type(value) is functools.cached_property:
             # Up to Python 3.11 it has a lock, which belongs to the process.
             return functools.cached_property, (value.func,), {"attrname": value.attrname, "__doc__": value.__doc__}
@@ -204,6 +213,34 @@ def _reduced_by_content(value: Any) -> tuple[Any, ...]:
         own = {name: held for name, held in vars(value).items() if name not in made}
         return caching, (value.__wrapped__, value.cache_parameters()), own
     raise Unstorable(f"a {type(value).__name__} is kept by its name alone")
+
+
+_VIEWS: Final[tuple[type, ...]] = tuple(
+    type(getattr(kind(), part)()) for kind in (dict, collections.OrderedDict) for part in ("keys", "values", "items")
+)
+_WINDOWS: Final = (*_VIEWS, memoryview, types.MappingProxyType, weakref.ProxyType, weakref.CallableProxyType)
+"""Values that show another object; cloudpickle keeps a copy of what they show."""
+
+
+def _reduced_window(value: Any) -> tuple[Any, ...]:
+    kind = type(value)
+    if kind in {weakref.ProxyType, weakref.CallableProxyType}:
+        raise Unstorable("a weak reference cannot be stored")
+    if kind is memoryview:
+        whole = type(value.obj) in {bytes, bytearray} and value.nbytes == len(value.obj) and value.format == "B"
+        if not whole or value.readonly != isinstance(value.obj, bytes):
+            raise Unstorable("a memoryview onto a part of an object cannot be stored")
+        return memoryview, (value.obj,)
+    (owner,) = gc.get_referents(value)
+    if kind is types.MappingProxyType:
+        own = owner.get("__dict__")
+        return (vars, (own.__objclass__,)) if hasattr(own, "__objclass__") else (types.MappingProxyType, (owner,))
+    return dict_view, (owner, kind.__name__.rpartition("_")[2])
+
+
+def dict_view(owner: dict[Any, Any], kind: str) -> object:
+    """Return the keys, values or items of a dict; called from pickles."""
+    return getattr(owner, kind)()
 
 
 _TYPE_PARAMETERS: Final = (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
