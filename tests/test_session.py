@@ -430,3 +430,33 @@ def test_what_would_come_back_as_something_else_is_not_stored(tmp_path: Path, ce
     assert isinstance(notebook.cached(cell), Bypass)
     if "file" in notebook:
         notebook["file"].close()
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        (
+            "try:\n    raise ValueError('x') from KeyError('y')\nexcept ValueError as e:\n    error = e",
+            "repr(error.__cause__)",
+        ),
+        ("try:\n    1 / zero\nexcept NameError as e:\n    error = e", "error.name"),
+        (
+            "try:\n    raise Odd(3)\nexcept Odd as e:\n    error = e\n    e.add_note('n')",
+            "(error.code, error.args, error.__notes__)",
+        ),
+        (
+            "try:\n    open('/nowhere')\nexcept OSError as e:\n    error = e",
+            "(error.errno, error.filename, str(error))",
+        ),
+    ],
+)
+def test_exceptions_come_back_with_what_they_tell(tmp_path: Path, cell: str, told: str) -> None:
+    seen = []
+    for _ in range(2):
+        notebook = Notebook(tmp_path)
+        notebook.run("class Odd(Exception):\n    def __init__(self, n): super().__init__('odd', n); self.code = n")
+        outcome = notebook.cached(cell)
+        notebook.run(f"told = {told}")
+        seen.append(notebook["told"])
+    assert isinstance(outcome, Hit)
+    assert seen[0] == seen[1]

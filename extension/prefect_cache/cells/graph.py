@@ -128,7 +128,7 @@ class GraphWriter:
         self._roots: list[_Root] = []
         self._numbers: dict[int, int] = {}
         self._files: list[tuple[str, object]] = []
-        self._windows: dict[int, tuple[object, memory.Window]] = {}
+        self._windows: dict[int, tuple[object, memory.Window | Unstorable]] = {}
         self._views: dict[int, dict[int, tuple[object, memory.Window]]] = {}
         """Of frames, the blocks that lie in the memory of another object."""
         self._picklers: list[ValuePickler] = []
@@ -288,6 +288,8 @@ class GraphWriter:
         """Return the reference to a frame or array: a window, or the file that it has or will have."""
         if (found := self._windows.get(id(value))) is not None:
             owner, description = found
+            if isinstance(description, Unstorable):
+                raise description
             return ("window", self._elsewhere(owner) or self._file(label, owner), description)
         if id(value) not in self._numbers:
             self._numbers[id(value)] = self._reserve(label, value)
@@ -345,7 +347,13 @@ class GraphWriter:
         except Unstorable as error:
             raise Unstorable("a frame shares its memory with another object", remedy="store a copy of it") from error
 
-    def _window(self, array: Any, onto: memory.Extent, arrays: Mapping[int, object]) -> tuple[object, memory.Window]:
+    def _window(
+        self, array: Any, onto: memory.Extent, arrays: Mapping[int, object]
+    ) -> tuple[object, memory.Window | Unstorable]:
+        """Return what `array` is a window onto, and how; or why not, for whoever stores it.
+
+        Not all will be: an object may make arrays onto its own memory each time that it is asked for its state.
+        """
         label = next((r.label for r in self._roots if id(array) in r.arrays), "")
         if onto.block < 0 and id(onto.owner) in arrays:
             base = _base(onto.array)
@@ -353,7 +361,9 @@ class GraphWriter:
         try:
             return onto.owner, memory.window(array, onto)
         except Unstorable as error:
-            raise Unstorable(error.message, name=label, remedy="store a copy of it, or leave it out with -o") from error
+            return onto.owner, Unstorable(
+                error.message, name=label, remedy="store a copy of it, or leave it out with -o"
+            )
 
     def _refer(self, label: str) -> Callable[[object], Reference | None]:
         def refer(value: object) -> Reference | None:
@@ -489,7 +499,8 @@ def _is_shared_by_nature(value: object) -> bool:
 
 def _is_tabular(cls: type) -> bool:
     # Asked of every object in a pickle: most are of classes that no library of tables made.
-    return any(base.__module__.partition(".")[0] in _TABULAR for base in cls.__mro__)
+    modules = (base.__module__ for base in cls.__mro__)
+    return any(name.partition(".")[0] in _TABULAR and not name.startswith("numpy.random") for name in modules)
 
 
 def _is_inert(value: Any) -> bool:

@@ -30,7 +30,7 @@ import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import cloudpickle
 
@@ -119,6 +119,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduced_closed_file(value) if value.closed else None
         if isinstance(value, _WINDOWS):
             return _reduced_window(value)
+        if isinstance(value, BaseException) and type(value).__reduce__ in _USUAL:
+            return _reduced_exception(value)
         if type(value) is functools.cached_property:
             # Up to Python 3.11 it has a lock, which belongs to the process.
             return functools.cached_property, (value.func,), {"attrname": value.attrname, "__doc__": value.__doc__}
@@ -214,6 +216,39 @@ def _reduced_by_content(value: Any) -> tuple[Any, ...]:
         return caching, (value.__wrapped__, value.cache_parameters()), own
     raise Unstorable(f"a {type(value).__name__} is kept by its name alone")
 
+
+_USUAL: Final = {BaseException.__reduce__, OSError.__reduce__, ImportError.__reduce__}
+"""How Python's own exceptions are pickled; a class with another way is left to it."""
+
+
+def _reduced_exception(error: BaseException) -> tuple[Any, ...]:
+    # Pickles forget why an exception was raised, and call a class's own __init__ with what its base was given.
+    _, arguments, *rest = cast("tuple[Any, ...]", error.__reduce__())
+    reasons = (error.__cause__, error.__context__, error.__suppress_context__)
+    attributes = dict(rest[0] or {}) if rest else {}
+    if isinstance(error, NameError | AttributeError) and error.name is not None:
+        attributes["name"] = error.name
+    state = (attributes, error.args, *reasons)
+    return exception, (type(error), arguments), state, None, None, fill_exception
+
+
+def exception(kind: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
+    """Return an exception made past what the notebook's own class does on making one; called from pickles."""
+    builtin: Any = next(base for base in kind.__mro__ if not base.__flags__ & HEAP_TYPE)
+    made = builtin.__new__(kind, *arguments)
+    builtin.__init__(made, *arguments)
+    return cast("BaseException", made)
+
+
+def fill_exception(error: BaseException, state: tuple[Any, ...]) -> None:
+    """Give a restored exception its attributes, and its reasons; called from pickles."""
+    attributes, error.args, error.__cause__, error.__context__, error.__suppress_context__ = state
+    if attributes:
+        error.__setstate__(attributes)
+
+
+HEAP_TYPE: Final = 1 << 9
+"""The flag of classes that are made at run time."""
 
 _VIEWS: Final[tuple[type, ...]] = tuple(
     type(getattr(kind(), part)()) for kind in (dict, collections.OrderedDict) for part in ("keys", "values", "items")
