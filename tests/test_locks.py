@@ -17,6 +17,7 @@ from prefect_cache.store.locks import Busy, acquire, one_at_a_time
 from stores import key_of, save
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 HOLDER = """
@@ -67,6 +68,15 @@ def test_a_holders_death_frees_the_lock_at_once(store_root: Path) -> None:
     end(holder)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, as in a kernel: a browser's driver in the same worker keeps it to itself."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_keyboard_interrupt_ends_the_wait(store_root: Path) -> None:
     holder = hold(store_root, key_of(1))
 
