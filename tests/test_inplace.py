@@ -189,6 +189,21 @@ def test_a_frame_written_into_is_written_into_again_so_that_windows_see_it() -> 
     assert window[0] == 30.0
 
 
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "datetime64[ns, UTC]", "category", "str", "object", "complex"])
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_blocks_of_any_kind_are_written_into_again(dtype: str, *, is_shared: bool) -> None:
+    values = [True, False, True] if dtype == "boolean" else [1, 2, 3]
+    changed, here = (pd.DataFrame({"a": pd.Series(values).astype(dtype)}) for _ in range(2))
+    others = [frame.reset_index() for frame in (changed, here)] if is_shared else []
+    before = memory_of(changed)
+    changed.iloc[0, 0] = changed.iloc[1, 0]
+    state = state_of(changed, before)
+    if not is_unforeseen(here, state):
+        put_state(here, state)
+        pd.testing.assert_frame_equal(changed, here)
+    assert len(others) == 2 * is_shared
+
+
 def test_a_frame_with_a_new_column_gets_it_and_keeps_its_identity() -> None:
     changed, here = (pd.DataFrame({"a": [1, 2]}) for _ in range(2))
     before = memory_of(changed)

@@ -460,3 +460,22 @@ def test_exceptions_come_back_with_what_they_tell(tmp_path: Path, cell: str, tol
         seen.append(notebook["told"])
     assert isinstance(outcome, Hit)
     assert seen[0] == seen[1]
+
+
+def test_after_a_run_nothing_of_ours_shares_the_memory_of_a_frame(tmp_path: Path) -> None:
+    """Else pandas would copy it before the next change, which then would not show in the array under the frame."""
+    for _ in range(2):
+        notebook = Notebook(tmp_path)
+        notebook.run("import numpy as np, pandas as pd\na = np.arange(6.0)\ns = pd.Series(a, copy=False)")
+        outcome = notebook.cached("a[0] = 5\ntotal = s.sum()")
+        notebook.run("s.iloc[1] = 9")
+        assert notebook["a"][:2].tolist() == [5, 9]
+    assert isinstance(outcome, Hit)
+
+
+def test_an_array_in_the_memory_of_a_bytearray_is_not_stored_apart_from_it(tmp_path: Path) -> None:
+    notebook = Notebook(tmp_path)
+    notebook.run("import numpy as np\nraw = bytearray(8)")
+    outcome = notebook.cached("numbers = np.frombuffer(raw, 'u1')\nraw[0] = 1")
+    assert isinstance(outcome, Bypass)
+    assert "bytearray" in outcome.reason

@@ -227,8 +227,16 @@ class GraphWriter:
         """Write all roots into files of `folder`; return the files, and where each root is.
 
         With a `shelf`, files share what the store or one of them already has; `progress` is called with the
-        bytes done and those to do (0 while that is not known).
+        bytes done and those to do (0 while that is not known). A writer writes once.
         """
+        try:
+            return self._write(folder, shelf, progress)
+        finally:
+            self._forget()
+
+    def _write(
+        self, folder: Path, shelf: Shelf | None, progress: Progress | None
+    ) -> tuple[tuple[Output, ...], dict[str, Reference]]:
         self._shelf = None if shelf is None else _Drafted(folder, shelf)
         self._progress = progress
         self._find_windows()
@@ -257,6 +265,18 @@ class GraphWriter:
                 written[number] = self._write_value(folder, number)
         parts = self._shelf.linked if self._shelf is not None else []
         return (*(written[n] for n in sorted(written)), *parts), references
+
+    def _forget(self) -> None:
+        """Let go of all that was added: picklers refer to the writer, so that else only the garbage collector would.
+
+        Until then pandas would take a frame's memory for shared with what was written, and copy it before a change.
+        """
+        self._picklers.clear()
+        self._roots.clear()
+        self._files.clear()
+        self._inside.clear()
+        self._windows.clear()
+        self._views.clear()
 
     def _told(self) -> Progress | None:
         """Return what a codec calls with the bytes of its file; adds what is written and to be written besides."""
@@ -326,6 +346,7 @@ class GraphWriter:
 
     def _find_windows(self) -> None:
         arrays = {key: value for root in self._roots for key, value in root.arrays.items()}
+        self._find_exporters(arrays)
         frames = [v for root in self._roots for v in root.met.values() if _is_file(v) and id(v) not in arrays]
         old = [value for _, value in self._known.values()]
         fresh = {id(v) for v in (*arrays.values(), *frames)}
@@ -335,6 +356,15 @@ class GraphWriter:
                 self._add_view(guest, owner)
             elif guest is not None and id(guest.array) not in self._windows and id(guest.owner) in arrays:
                 self._windows[id(guest.owner)] = self._window(guest.owner, owner, arrays)
+
+    def _find_exporters(self, arrays: Mapping[int, Any]) -> None:
+        """Refuse arrays in the memory of something that is no array, where the notebook holds that as well."""
+        met = {key for root in self._roots for key in root.met}
+        for key, array in arrays.items():
+            exporter = _exporter(array)
+            if exporter is not None and (id(exporter) in self._known or id(exporter) in met):
+                message = f"it lies in the memory of a {type(exporter).__name__}"
+                self._windows[key] = (exporter, Unstorable(message, remedy="store a copy of it"))
 
     def _add_view(self, guest: memory.Extent, onto: memory.Extent) -> None:
         views = self._views.setdefault(id(guest.owner), {})
@@ -459,6 +489,12 @@ def _base(array: Any) -> Any:
     while memory.is_array(array.base):
         array = array.base
     return array
+
+
+def _exporter(array: Any) -> object | None:
+    """Return the object in whose memory an array lies that is no array itself, such as a bytearray."""
+    base = _base(array).base
+    return base.obj if isinstance(base, memoryview) else base
 
 
 def _owner_and_guest(

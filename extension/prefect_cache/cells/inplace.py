@@ -148,6 +148,8 @@ def _met_again(value: Any, state: State) -> Iterator[tuple[Any, Any, int]]:
 
 def _same_bytes(one: Any, other: Any) -> bool:
     arrays = [getattr(values, "_ndarray", values) for values in (one, other)]
+    if not hasattr(arrays[0], "flags"):
+        return bool(arrays[0].equals(arrays[1]))
     if arrays[0].dtype.hasobject:
         return all(map(operator.is_, *(array.reshape(-1) for array in arrays)))
     return bool(arrays[0].tobytes() == arrays[1].tobytes())
@@ -247,6 +249,9 @@ def _put_pandas(value: Any, state: State) -> None:
 
 def _write(target: Any, values: Any) -> None:
     raw, given = (getattr(array, "_ndarray", array) for array in (target, values))
+    if not hasattr(raw, "flags"):  # nullable: numbers and their mask
+        raw[:] = given
+        return
     locked = not raw.flags.writeable
     raw.flags.writeable = True  # pandas locks memory that it shares
     raw[...] = given
