@@ -27,7 +27,7 @@ _NAMESPACE = f"""(__import__('sys').path.append({str(SNAPSHOT)!r}), __import__('
     {{k: v for k, v in get_ipython().user_ns.items() if not hasattr(v, '__line_cell_magics__')}}
 ), __import__('sys').path.remove({str(SNAPSHOT)!r}))[1]""".replace("\n", " ")
 
-_TIMES = re.compile(r"\d+(\.\d+)? (ns|[µμ]s|ms|s)\b")
+_TIMES = re.compile(r"\d+(\.\d+)?(e[+-]\d+)? (ns|[µμ]s|ms|s)\b")
 """What ``%time`` measured, which no two runs share."""
 
 DATED = {".png", ".pdf", ".zip", ".gz", ".tar", ".db", ".sqlite", ".parquet"}

@@ -127,7 +127,7 @@ class Indexes:
                 self._spare = None
             except sqlite3.OperationalError:  # locked for too long, read-only, full
                 break
-            except sqlite3.DatabaseError:  # malformed, or no database at all
+            except (sqlite3.DatabaseError, UnicodeDecodeError):  # malformed, or no database at all
                 continue
             except OSError:  # there is no root yet, or it may not be written
                 break
