@@ -80,6 +80,61 @@ def test_what_the_cell_raises_is_raised_here_with_its_own_lines(notebook):
     assert notebook.run("%%prefect_cache --submit\nz = divide(4, 2)\nz").result == "2.0"
 
 
+def test_what_it_shows_comes_while_it_runs_there(notebook, tmp_path):
+    """A cell that waits for a sign has shown its first lines before the sign is given; they are not shown again."""
+    sign = tmp_path / "sign"
+    notebook.run("import pandas as pd")
+    request = notebook.submit(
+        "%%prefect_cache --submit\nimport sys, time, pathlib\nprint('working')\nprint('aside', file=sys.stderr)\n"
+        f"display(pd.DataFrame({{'a': [1]}}))\nwhile not pathlib.Path({str(sign)!r}).exists():\n    time.sleep(0.05)\n"
+        "print('done')\n'the end'"
+    )
+    seen = []
+    while "<table" not in "".join(seen):
+        message = notebook.client.get_iopub_msg(timeout=200)
+        if message["parent_header"].get("msg_id") == request:
+            seen.append(str(message["content"].get("text", message["content"].get("data"))))
+    assert "working\n" in seen
+    assert "aside\n" in seen
+    sign.touch()
+    ran = notebook.collect(request)
+    assert (ran.stdout, ran.result) == ("done\n", "'the end'")
+    assert "<table" not in str(ran.outputs)
+    again = notebook.run("%%prefect_cache --submit\n" + notebook.value("In[-1]").partition("\n")[2])
+    assert "working\ndone\n" in again.stdout.replace("aside\n", "")
+
+
+def test_what_it_had_shown_before_it_failed_stays(notebook):
+    ran = notebook.run("%%prefect_cache --submit\nprint('so far')\n1 / 0", check=False, timeout=300)
+    assert ran.error["ename"] == "ZeroDivisionError"
+    assert ran.stdout == "so far\n"
+
+
+def test_what_it_has_shown_is_taken_back_where_it_runs_here_after_all(notebook):
+    """The value cannot be stored, which is known only when the cell has run."""
+    cell = "%%prefect_cache --submit\nprint('once')\nimport threading\nlock = threading.Lock()\n1"
+    ran = notebook.run(cell, timeout=300)
+    assert ran.stdout == "once\n"
+    assert "ran here, not on the cluster" in ran.text
+
+
+def test_figures_are_drawn_there_as_they_would_be_here(notebook):
+    """Below the cell and by ``plt.show``, in the formats of the notebook, in one worker after another cell."""
+    notebook.run("%config InlineBackend.figure_formats = ['png', 'svg']")
+    for number in (1, 2):
+        cell = (
+            "%%prefect_cache --submit\nimport matplotlib.pyplot as plt\n"
+            f"plt.plot([1, {number}])\nplt.show()\nplt.plot([2, {number}])\nprint('drawn')\n{number}"
+        )
+        ran = notebook.run(cell, timeout=300)
+        pictures = [output["data"] for output in ran.outputs if "image/png" in output.get("data", {})]
+        assert len(pictures) == 2
+        assert all("image/svg+xml" in data for data in pictures)
+        assert ran.result == str(number)
+        here = notebook.run(cell.replace(" --submit", ""))  # restored
+        assert [o["data"] for o in here.outputs if "image/png" in o.get("data", {})] == pictures
+
+
 def test_an_interrupt_ends_it_there_too(notebook, tmp_path):
     notebook.run("%%prefect_cache --submit\nwarm = 1", timeout=300)
     beat = tmp_path / "beat"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
+from moto.core import set_initial_no_auth_action_count
 from moto.server import ThreadedMotoServer
 from prefect.filesystems import RemoteFileSystem
 
@@ -279,6 +281,18 @@ class TestBadNames:
         with pytest.raises(StoreUnwritable, match="s3://not-a-bucket-of-ours/cache") as caught:
             Remote(place, here).push(save(here, key_of("orders"), CONTENT))
         assert "credentials" in caught.value.remedy
+
+    @set_initial_no_auth_action_count(0)
+    def test_so_is_one_that_answers_403(self, s3, bucket, here, there, monkeypatch):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-stranger")
+        place = open_place(bucket)
+        with pytest.raises(StoreUnwritable, match=re.escape(bucket)) as caught:
+            Remote(place, here).push(save(here, key_of("orders"), CONTENT))
+        assert "credentials" in caught.value.remedy
+        with pytest.raises(StoreUnwritable, match=re.escape(bucket)):
+            Remote(place, there).pull(key_of("orders"))
+        with pytest.raises(StoreUnwritable, match=re.escape(bucket)):
+            Remote(place, there).catalog()
 
     def test_to_a_notebook_it_is_a_sentence_with_a_remedy_once(self, s3, bucket, here):
         told = []

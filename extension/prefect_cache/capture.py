@@ -30,6 +30,7 @@ import ctypes
 import io
 import json
 import numbers
+import os
 import select
 import sys
 import threading
@@ -63,12 +64,21 @@ class Recorder:
     ----------
     taints
         Why a replay would not be the whole truth (the cell asked for input), in words; mostly empty.
+
+    Parameters
+    ----------
+    shell
+        Where the cell runs.
+    relay
+        Told of each output as it comes, but not of the last expression and of what follows it: they are shown at the
+        cell's end.
     """
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, relay: Callable[[Display], None] | None = None) -> None:
         self.taints: tuple[str, ...] = ()
         self._shell = shell
-        self._tape = _Tape()
+        self._relay = relay
+        self._tape = _Tape(relay)
         self._undo = contextlib.ExitStack()
         self._held: list[Display] = []
 
@@ -100,6 +110,9 @@ class Recorder:
         self._tape.items = _settle_widgets(self._tape.items)
         held, self._held = self._held, []
         if held:
+            if self._relay is not None and not at_the_end(self._tape.items):
+                for item in held:
+                    self._relay(item)
             after_cell(self._shell, lambda: _send(held, self._shell))
 
     def result(self, value: object) -> None:
@@ -208,20 +221,76 @@ class Recorder:
             backend.flush_figures()
 
 
+INLINE: Final = "module://matplotlib_inline.backend_inline"
+"""Matplotlib's name for the backend that shows figures below cells."""
+
+
+def inline_figures(shell: Shell) -> dict[str, Json] | None:
+    """Return how the inline backend shows figures in this shell; None where it does not.
+
+    A kernel names that backend to matplotlib by a variable, so that it is the one also where nothing is drawn yet.
+    """
+    backend = sys.modules.get("matplotlib_inline.backend_inline")
+    if backend is None:
+        return {} if os.environ.get("MPLBACKEND") == INLINE else None
+    if backend.flush_figures not in shell.events.callbacks["post_execute"]:
+        return None
+    settings = backend.InlineBackend.instance()
+    return {
+        "figure_formats": sorted(settings.figure_formats),
+        "print_figure_kwargs": _plain(settings.print_figure_kwargs),
+        "close_figures": bool(settings.close_figures),
+    }
+
+
 @contextlib.contextmanager
-def headless() -> Iterator[Shell]:
-    """Give a shell without a front end and without history, for a process in which nobody looks on."""
+def headless(figures: Mapping[str, Json] | None = None) -> Iterator[Shell]:
+    """Give a shell without a front end and without history, for a process in which nobody looks on.
+
+    It is the process's shell meanwhile, so that ``display`` and the inline backend find it. `figures` is what
+    :func:`inline_figures` tells of the notebook.
+    """
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
     main = sys.modules.get("__main__")
     shell = cast("Any", InteractiveShell)(config=Config(HistoryManager={"enabled": False}))
     try:
-        with shell.builtin_trap, shell.display_trap:
+        with _as_the_shell(InteractiveShell, shell), shell.builtin_trap, shell.display_trap:
+            if figures is not None:
+                _show_inline(shell, figures)
             yield shell
     finally:
         if main is not None:
             sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _as_the_shell(kind: Any, shell: Shell) -> Iterator[None]:
+    """Let ``get_ipython()`` give this shell for a while: traitlets has no way to lend the only instance of a class."""
+    was = kind._instance  # noqa: SLF001
+    kind._instance = shell  # noqa: SLF001
+    try:
+        yield
+    finally:
+        kind._instance = was  # noqa: SLF001
+
+
+def _show_inline(shell: Shell, figures: Mapping[str, Json]) -> None:
+    """Let matplotlib show figures inline in this shell, as in the notebook that these settings come from."""
+    chosen: dict[str, Any] = {**figures}
+    if "figure_formats" in chosen:
+        chosen["figure_formats"] = set(chosen["figure_formats"])
+    shell.config.InlineBackend.update(chosen)
+    os.environ["MPLBACKEND"] = INLINE  # for the cell that imports matplotlib first in this process
+    matplotlib, backend = sys.modules.get("matplotlib"), sys.modules.get("matplotlib_inline.backend_inline")
+    if matplotlib is not None:
+        matplotlib.use(INLINE)
+    if backend is not None:  # it has found an earlier shell
+        settings = backend.InlineBackend.instance()
+        settings.update_config(shell.config)
+        backend.configure_inline_support(shell, INLINE)
+        backend.select_figure_formats(shell, settings.figure_formats, **settings.print_figure_kwargs)
 
 
 def replay(displays: Iterable[Display], shell: Shell, value: object = None) -> None:
@@ -322,8 +391,9 @@ gets later then stands below it."""
 class _Tape:
     """The record while it grows; threads may write to it at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, relay: Callable[[Display], None] | None = None) -> None:
         self.holding = False
+        self._relay = relay
         self._lock = threading.Lock()
         self._items: list[Display] = []
         self._stream: tuple[str, list[str], float] | None = None
@@ -346,11 +416,15 @@ class _Tape:
         with self._lock:
             self._end_stream()
             self._items.append(item)
+            if self._relay is not None and not self.holding and not _is_result(item):
+                self._relay(item)
 
     def write(self, name: str, text: str) -> None:
         if not text or self._hears_nothing():
             return
         with self._lock:
+            if self._relay is not None:
+                self._relay({"output_type": "stream", "name": name, "text": text})
             if self._stream is None or self._stream[0] != name:
                 self._end_stream()
                 self._stream = (name, [], time.monotonic())
@@ -452,9 +526,20 @@ def _split(displays: Iterable[Display]) -> tuple[list[Display], Display | None, 
     """Return what comes before the last expression, it, and what follows it."""
     items = list(displays)
     for place, item in enumerate(items):
-        if item["output_type"] == "execute_result" and not item.get("inner"):
+        if _is_result(item):
             return items[:place], item, items[place + 1 :]
     return items, None, []
+
+
+def _is_result(item: Display) -> bool:
+    """Tell whether an output is a cell's last expression."""
+    return item["output_type"] == "execute_result" and not item.get("inner")
+
+
+def at_the_end(displays: Iterable[Display]) -> tuple[Display, ...]:
+    """Return of a record what is shown when a cell has ended: the last expression and what follows it."""
+    _, result, after = _split(displays)
+    return () if result is None else (result, *after)
 
 
 def _send(displays: Iterable[Display], shell: Shell) -> None:

@@ -7,16 +7,21 @@ computes the key anew, and only where that is the notebook's own key does it run
 other versions of a package, another value of a variable of the environment or an input that did not survive the
 journey are seen before anything runs, and the cell runs in the notebook instead.
 
-The store's folder must be the same on both sides: inputs are a draft in it, the result is an entry in it.
+The store's folder must be the same on both sides: inputs are a draft in it, the result is an entry in it. What the
+cell shows while it runs is appended to a file in the draft, a line of JSON for each output, which the notebook follows:
+a message of Dask's could come after the result that it belongs before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import sys
 import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,12 +35,20 @@ from .session import Session, Shell
 from .store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TextIO
 
+    from .capture import Display
     from .session import Job
 
 WATCH = 0.5
 """Seconds between two looks of a worker whether its job is still wanted."""
+
+FOLLOW = 0.05
+"""Seconds between two looks of the notebook at what its job has shown."""
+
+SHOWN = "shown.jsonl"
+"""The file in a job's folder with what the cell shows."""
 
 _alone = threading.Lock()
 """A worker's process runs one cell at a time: what is shown, opened and set in it belongs to that cell."""
@@ -57,16 +70,24 @@ class Cluster:
             self._runner = _task_runner(task_runner)
         self._client: Any = None
 
-    def run(self, job: Job) -> Mapping[str, Json]:
-        """Run a job on a worker; return what became of it, or raise what the cell raised there."""
+    def run(self, job: Job, show: Callable[[Display], None]) -> Mapping[str, Json]:
+        """Run a job on a worker; return what became of it, or raise what the cell raised there.
+
+        `show` is told of each output as it comes. ``"shown"`` in the reply tells whether there was any.
+        """
         __tracebackhide__ = True
         if self._client is None:
             with taken_on(settings()):
                 self._client = self._open.enter_context(self._runner).client
         sent = {**job, "prefect": {"task_run_id": _task_run_id(), "task_runner": self.name}}
         future = self._client.submit(work, sent, pure=False)
+        shown = _Shown(Path(job["folder"]) / SHOWN, show)
         try:
-            return cast("Mapping[str, Json]", future.result())
+            while not future.done():
+                time.sleep(FOLLOW)
+                shown.follow()
+            shown.follow()
+            return {**future.result(), "shown": shown.any}
         except Exception as error:  # noqa: BLE001  the cell's own, of any kind
             raised_elsewhere(error.with_traceback(since_file(error.__traceback__, job["file"])))
         finally:
@@ -78,6 +99,30 @@ class Cluster:
         """Let the cluster go; workers on this machine end."""
         self._client = None
         self._open.close()
+
+
+class _Shown:
+    """What a job shows, read as its file grows."""
+
+    def __init__(self, path: Path, show: Callable[[Display], None]) -> None:
+        self.any = False
+        self._path = path
+        self._show = show
+        self._read = 0
+
+    def follow(self) -> None:
+        """Show what has come since, as far as its lines are whole."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                lines = file.read()
+        except FileNotFoundError:
+            return
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            self.any = True
+            self._show(json.loads(line))
 
 
 def _task_runner(name: str) -> Any:
@@ -118,13 +163,14 @@ def work(job: Job) -> Mapping[str, Json]:
     folder = Path(job["folder"])
     if not folder.is_dir():
         return {"bypass": f"a worker does not see the folder {folder}", "ran": False}
-    with _alone, _as_in_the_notebook(job), taken_on(job["settings"]), headless() as shell:
+    with _alone, _as_in_the_notebook(job), taken_on(job["settings"]), headless(job["figures"]) as shell:
         shell.compile.get_code_name = lambda *_: job["file"]
         namespace = shell.user_ns
         reader = GraphReader(folder, _outputs(job), trusted=True, namespace=namespace)
         namespace.update({name: reader.get(reference) for name, reference in job["references"].items()})
-        with _while_wanted(folder):
-            outcome = _session(job, shell).compute(job["source"], Options(**_tuples(job["options"])), _key(job))
+        with _while_wanted(folder), (folder / SHOWN).open("a", encoding="utf-8") as shown:
+            session = _session(job, shell, partial(_append, shown))
+            outcome = session.compute(job["source"], Options(**_tuples(job["options"])), _key(job))
     if isinstance(outcome, Failed):
         raise outcome.error.with_traceback(frames_of_body(outcome.error))
     if isinstance(outcome, Bypass):
@@ -132,7 +178,12 @@ def work(job: Job) -> Mapping[str, Json]:
     return {"bypass": ""}
 
 
-def _session(job: Job, shell: Any) -> Session:
+def _append(file: TextIO, display: Display) -> None:
+    file.write(json.dumps(display) + "\n")
+    file.flush()
+
+
+def _session(job: Job, shell: Any, relay: Callable[[Display], None]) -> Session:
     runner = Runner(shell)
     hidden = dict(shell.user_ns_hidden)
 
@@ -145,7 +196,7 @@ def _session(job: Job, shell: Any) -> Session:
         Shell(
             transform=lambda source: source,  # it was plain Python when it was sent
             execute=runner.run,
-            record=lambda: Recorder(shell),
+            record=lambda: Recorder(shell, relay),
             replay=lambda _displays, _value: None,
             run_task=run_task,
             is_hidden=lambda name: name.startswith("__") or name in hidden,

@@ -29,7 +29,8 @@ from IPython.display import display
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
 from . import arguments, explain, flows, inventory, report
-from .capture import Recorder, after_cell, plain_text, replay, shadowed, tee
+from .capture import Recorder, after_cell, inline_figures, plain_text, replay, shadowed, tee
+from .cells.patched import PATCHES
 from .cells.randomness import WATCH
 from .completion import Completions
 from .errors import CacheError, UsageProblem
@@ -310,6 +311,7 @@ class PrefectCache(Magics):
                 keep=lambda entry, options: self._storages.keep(entry, options.storage),
                 waiting=self._waiting,
                 submit=self._submit,
+                figures=lambda: inline_figures(shell),
                 place=self.runner.place,
                 codes=self.runner.codes,
                 manner=self.runner.manner,
@@ -381,7 +383,7 @@ class PrefectCache(Magics):
             self._let_cluster_go()
             self._cluster = Cluster(self.task_runner)
         self._waits.says("running on the cluster")
-        return self._cluster.run(job)
+        return self._cluster.run(job, lambda display: replay([display], self.shell))
 
     def _let_cluster_go(self) -> None:
         if self._cluster is not None:
@@ -640,14 +642,23 @@ class Journal:
     def __init__(self, magics: PrefectCache, earlier: Iterable[str]) -> None:
         self._magics = magics
         self._cells: dict[str, str] = {source: source for source in earlier}
+        for source in self._cells:
+            self._see_patches(source)
 
     def note(self, result: Any) -> None:
         """Take down a cell that has run; IPython calls this after each."""
         info = result.info
+        if isinstance(info.raw_cell, str):
+            self._see_patches(info.raw_cell)
         if result.success and info.store_history and isinstance(info.raw_cell, str):
             key = getattr(info, "cell_id", None) or info.raw_cell
             self._cells.pop(key, None)
             self._cells[key] = info.raw_cell
+
+    def _see_patches(self, source: str) -> None:
+        if "." in source and not source.lstrip().startswith(f"%%{MAGIC}"):  # what the session runs it looks at itself
+            with contextlib.suppress(SyntaxError):
+                PATCHES.note(ast.parse(self._magics.body_as_python(source)), self._magics.shell.user_ns)
 
     def steps(self) -> list[flows.Step]:
         """Return the cells, the cached ones with their options."""

@@ -29,7 +29,7 @@ from IPython.core.error import UsageError
 from .errors import CellTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from types import CodeType
 
     from .capture import Shell
@@ -86,7 +86,16 @@ class Runner:
         """Return how source is compiled and shown now: empty as long as nobody has set anything."""
         flags, interactivity = self._shell.compile.flags, self._shell.ast_node_interactivity
         usual = (codeop.Compile().flags, "last_expr")
-        return "" if (flags, interactivity) == usual else f"compiler flags {flags:#x}, {interactivity}"
+        said = [] if (flags, interactivity) == usual else [f"compiler flags {flags:#x}, {interactivity}"]
+        return ", ".join([*said, *self._printing()])
+
+    def _printing(self) -> Iterator[str]:
+        """Yield what was set of how values are printed (``%pprint``, ``%precision``)."""
+        formatter = self._shell.display_formatter.formatters["text/plain"]
+        for name in ("pprint", "float_format", "max_width", "max_seq_length", "newline", "verbose"):
+            value, usual = getattr(formatter, name), type(formatter).class_traits()[name].default()
+            if value != usual:
+                yield f"{name}={value!r}"
 
     def codes(self, python: str) -> list[CodeType]:
         """Return the code objects that :meth:`run` would execute, known to tracebacks and ``inspect.getsource``."""

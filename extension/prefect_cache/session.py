@@ -26,11 +26,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 from prefect_cache import explain
+from prefect_cache.capture import at_the_end
 from prefect_cache.cells import effects, lasting, loaded, observe, randomness, state
 from prefect_cache.cells.analysis import analyse, tree_digest
 from prefect_cache.cells.effects import Before, Effects, Replay
 from prefect_cache.cells.graph import GraphWriter
 from prefect_cache.cells.keys import changed_files, held, key_for, name_digest
+from prefect_cache.cells.patched import PATCHES
 from prefect_cache.cells.state import Watch
 from prefect_cache.codecs.pickled import compiled_as
 from prefect_cache.digests import combine
@@ -108,6 +110,7 @@ class Job(TypedDict):
     cwd: str
     path: list[str]
     settings: dict[str, dict[str, Any]]
+    figures: dict[str, Json] | None
     notebook: str
     prefect: dict[str, Json]
 
@@ -149,7 +152,10 @@ class Shell:
     manner
         How source is compiled and shown now, where that can be set (``from __future__ import annotations`` lasts).
     submit
-        Runs a job on a cluster and waits for it; what it returns is ``cluster.work``'s.
+        Runs a job on a cluster and waits for it, while it shows what the cell shows; what it returns is
+        ``cluster.work``'s, and whether it has ``"shown"`` anything.
+    figures
+        How figures are shown where they are shown below cells, see ``capture.inline_figures``.
     place
         Tells the file name under which plain Python is compiled, and how many lines stand before it in its cell.
     codes
@@ -167,7 +173,8 @@ class Shell:
     fetch: Callable[[str, Options], bool] = lambda _key, _options: False
     keep: Callable[[Entry, Options], None] = lambda _entry, _options: None
     waiting: Callable[[str], None] = lambda _holder: None
-    submit: Callable[[Job], Mapping[str, Json]] = lambda _job: {"bypass": "no task runner is set"}
+    submit: Callable[[Job], Mapping[str, Json]] = lambda _job: {"bypass": "no task runner is set", "shown": False}
+    figures: Callable[[], dict[str, Json] | None] = lambda: None
     place: Callable[[str], tuple[str, int]] = lambda _python: ("<cell>", 0)
     codes: Callable[[str], Iterable[CodeType]] = lambda _python: ()
     manner: Callable[[], str] = lambda: ""
@@ -333,8 +340,13 @@ class Session:
                 return Change("input", seen.name, "changed")
         return observe.verify([seen for seen in entry.manifest.observed if seen.kind != "name"])
 
-    def _restore(self, cell: Cell, key: Key, started: float) -> tuple[tuple[Outcome, object] | None, str]:
-        """Restore the first entry that still holds; else return why there is none."""
+    def _restore(
+        self, cell: Cell, key: Key, started: float, *, shown: bool = False
+    ) -> tuple[tuple[Outcome, object] | None, str]:
+        """Restore the first entry that still holds; else return why there is none.
+
+        With `shown`, what the cell showed while it ran stands below it already.
+        """
         because = ""
         for entry in self.store.variants(key.digest):
             try:
@@ -354,7 +366,7 @@ class Session:
             except Unfingerprintable as error:
                 because = because or error.message
                 continue
-            return self._replayed(entry, replay, key, started), ""
+            return self._replayed(entry, replay, key, started, shown=shown), ""
         return None, because
 
     def _check(self, entry: Entry) -> None:
@@ -370,10 +382,13 @@ class Session:
 
         self.store.check_files(entry, full=True, progress=step)
 
-    def _replayed(self, entry: Entry, replay: Replay, key: Key, started: float) -> tuple[Outcome, object]:
+    def _replayed(
+        self, entry: Entry, replay: Replay, key: Key, started: float, *, shown: bool
+    ) -> tuple[Outcome, object]:
         replay.apply()
         randomness.WATCH.restored(entry.manifest.observed)
-        self.shell.replay(entry.manifest.displays, replay.value)
+        displays = entry.manifest.displays
+        self.shell.replay(at_the_end(displays) if shown else displays, replay.value)
         self.store.touch(entry)
         if self.verify != "full":
             self.store.verify_later(entry)
@@ -417,6 +432,8 @@ class Session:
             ran.value, ran.prefect = self.shell.run_task(body, options=options, key=key, name=name, context=context)
         except BaseException as error:  # noqa: BLE001 - the magic raises it again, a KeyboardInterrupt too
             return Failed(error, time.perf_counter() - begun, key if key.parts else None)
+        finally:
+            PATCHES.note(cell.tree, self.namespace)
         ran.seconds = ran.seconds or time.perf_counter() - begun
         return None
 
@@ -572,7 +589,7 @@ class Session:
             if failed is not None:
                 return failed, None
             reply = cast("Mapping[str, str]", ran.value)
-            restored, why = (None, "") if reply["bypass"] else self._restore(cell, key, started)
+            restored, why = (None, "") if reply["bypass"] else self._restore(cell, key, started, shown=True)
             if restored is not None:
                 hit, value = restored
                 entry = cast("Hit", hit).entry
@@ -583,6 +600,8 @@ class Session:
                     entry, ran.seconds, key, because, options.refresh, (*ran.notes, "ran on the cluster")
                 ), value
             reason = reply["bypass"] or why
+            if reply["shown"]:
+                self.shell.replay([{"output_type": "clear_output", "wait": False}], None)
         outcome, value = self._run_and_store(cell, key, found, options.replace(submit=False), because)
         if not isinstance(outcome, Failed):
             outcome = dataclasses.replace(outcome, notes=(*outcome.notes, f"ran here, not on the cluster: {reason}"))
@@ -610,6 +629,7 @@ class Session:
             cwd=str(Path.cwd()),
             path=list(sys.path),
             settings=state.settings(),
+            figures=self.shell.figures(),
             notebook=self.notebook,
             prefect={},
         )

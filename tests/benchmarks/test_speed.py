@@ -58,6 +58,8 @@ def rounds(size: float, way: Way | None = None) -> int:
         return 1
     if size >= LARGE:
         return 3 if way is None or way.fast else 1
+    if size >= MEDIUM:
+        return 5 if way is None or way.fast else 3
     return 5 if size >= 1 else 1
 
 
@@ -111,4 +113,7 @@ def test_fingerprint(benchmark: Any, size: float, kind: str, name: str) -> None:
         "way": name,
         "bytes": bytes_of(frame),
     }
-    benchmark.pedantic(hashes()[name], args=(frame,), rounds=rounds(size), warmup_rounds=int(size < LARGE))
+    # A peer that takes seconds takes as many in the next round.
+    often = size < MEDIUM or name in ("prefect_cache", "np.sum (limit)")
+    times, warm = (rounds(size), int(size < LARGE)) if often else (1, 0)
+    benchmark.pedantic(hashes()[name], args=(frame,), rounds=times, warmup_rounds=warm)

@@ -93,9 +93,9 @@ class Describer:
         match value:
             case pd.DataFrame():
                 columns = [self._column(value.iloc[:, i]) for i in range(value.shape[1])]
-                return (self._index(value.columns), self._index(value.index), *columns, *self._flags(value))
+                return (self(value.columns), self(value.index), *columns, *self._flags(value))
             case pd.Series():
-                return (self._index(value.index), self._column(value), repr(value.name), *self._flags(value))
+                return (self(value.index), self._column(value), repr(value.name), *self._flags(value))
             case pd.Index():
                 return (self._index(value),)
             case np.ndarray():

@@ -1,14 +1,17 @@
-"""The same scenarios with other caches: ``python tests/scenarios/peers.py`` where marimo and joblib are installed.
+"""The same scenarios with other caches: ``python tests/scenarios/peers.py`` where they are installed.
 
-    uv venv peers && uv pip install -p peers marimo joblib pandas polars pyarrow duckdb scikit-learn matplotlib
+    uv venv peers && uv pip install -p peers marimo joblib pandas polars pyarrow duckdb scikit-learn matplotlib ipython
+    uv pip install -p peers --no-deps ipycache
     peers/bin/python tests/scenarios/peers.py
 
 Each peer gets a cell as its users would write it: joblib a function of the variables that the cell reads,
 which returns those that it binds; marimo a ``with mo.persistent_cache(...)`` block behind the cells before
-it. What comes of each name is compared with a plain run, one name at a time (whether two names are one object
-is not asked of the peers). Left out are scenarios about displays, options, errors and IPython's own syntax,
-and those that a peer cannot run at all. ipycache is not here: its release on PyPI (0.1.4) needs Python 2 and
-IPython 1.
+it; ipycache a file for the cell and the list of what the cell binds. What comes of each name is compared with a
+plain run, one name at a time (whether two names are one object is not asked of the peers). Left out are scenarios
+about displays, options, errors and IPython's own syntax, and those that a peer cannot run at all.
+
+ipycache's release on PyPI (0.1.4) was written for Python 2 and IPython 1: it gets the modules that it imports under
+their names of then, and nothing else of it is changed.
 """
 
 from __future__ import annotations
@@ -110,6 +113,55 @@ class Marimo:
         _, found = module.app.run()
         names.update({name: value for name, value in found.items() if name != "mo"})
         return not ran.exists()
+
+
+class Ipycache:
+    """``%%cache FILE name ...`` of ipycache, without the shell around it."""
+
+    name = "ipycache"
+
+    def run(self, step: Step, before: Sequence[Step], names: Names, folder: Path) -> bool:
+        _, writes = _names_of(step.body, names)
+        ran: list[str] = []
+
+        def run_cell(source: str) -> None:
+            ran.append(source)
+            exec(compile(source, "<cell>", "exec"), names)
+
+        tree = ast.parse(step.body)
+        imported = {(a.asname or a.name).partition(".")[0] for n in ast.walk(tree) for a in getattr(n, "names", [])
+                    if isinstance(a, ast.alias)}
+        gone = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Del)}
+        inner = {node.id for one in ast.walk(tree) if isinstance(one, ast.comprehension) for node in ast.walk(one.target)
+                 if isinstance(node, ast.Name)}
+        listed = sorted((writes - imported - gone - inner) | (inner & names.keys()))
+        _ipycache().cache(
+            step.body,
+            str(folder / f"{'_'.join(listed)[:60]}.pkl"),
+            vars=listed,
+            ip_user_ns=names,
+            ip_run_cell=run_cell,
+            ip_push=names.update,
+            verbose=False,
+        )
+        return not ran
+
+
+def _ipycache() -> types.ModuleType:
+    """Return ipycache's module, which finds under the names of Python 2 and IPython 1 what it imports."""
+    import builtins
+
+    import IPython.utils.capture
+    import IPython.utils.io
+    import traitlets.config
+
+    IPython.utils.io.capture_output = IPython.utils.capture.capture_output
+    IPython.utils.io.CapturedIO = IPython.utils.capture.CapturedIO
+    sys.modules.setdefault("cPickle", pickle)
+    for old in ("IPython.config", "IPython.config.configurable", "IPython.utils.traitlets"):
+        sys.modules.setdefault(old, traitlets.config if "config" in old else traitlets)
+    builtins.moves = types.SimpleNamespace(builtins=builtins)
+    return importlib.import_module("ipycache")
 
 
 def _is_data(value: object) -> bool:
@@ -269,7 +321,8 @@ def main() -> int:
     options = parser.parse_args()
     for module in ("numpy", "pandas", "pyarrow.parquet", "joblib", "marimo"):
         importlib.import_module(module)
-    peers: list[Peer] = [Marimo(), Joblib()]
+    _ipycache()
+    peers: list[Peer] = [Marimo(), Joblib(), Ipycache()]
     tallies = {peer.name: Tally() for peer in peers}
     chosen = [story for story in stories() if options.only in story.id and applies(story)]
     for story in chosen:

@@ -978,6 +978,10 @@ _BLIND_CALLS = {
     "sys._getframe": "sys._getframe() reaches all variables",
     "inspect.currentframe": "inspect.currentframe() reaches all variables",
     "inspect.stack": "inspect.stack() reaches all variables",
+    **dict.fromkeys(
+        (name for one in ("getsource", "getsourcelines", "getcomments", "findsource") for name in (one, f"inspect.{one}")),
+        "inspect reads the text of code, comments included",
+    ),
     "getpass.getpass": "getpass() asks the person",
     "getpass": "getpass() asks the person",
 }

@@ -471,7 +471,7 @@ def load(entry: Entry, name: str) -> object:
         As in :class:`Replay`; also where the variable is an object of the notebook that ran the cell.
     """
     effects = cast("dict[str, Any]", entry.manifest.effects)
-    reader = GraphReader(entry.path, entry.manifest.outputs, trusted=entry.trusted, namespace={})
+    reader = GraphReader(entry.path, entry.manifest.outputs, trusted=entry.trusted, namespace={}, apart=True)
     if name in effects["names"]:
         return reader.get(effects["names"][name])
     for change in effects["changed"]:

@@ -27,13 +27,15 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from prefect_cache.cells import arrays, code, columns, lasting, leaves, modules, named, plain, tables
+from prefect_cache.cells.patched import ABSENT as ABSENT_MEMBER
+from prefect_cache.cells.patched import PATCHES
 from prefect_cache.cells.walk import Met, Shape, Walk, spell, truncated
 from prefect_cache.digests import combine
 from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from prefect_cache.model import Digest, Json, ObjectPath, Step
 
@@ -349,6 +351,18 @@ class Fingerprinter:
             self.names.add(name)
             self._drain()
         return self._added[name]
+
+    def add_patched(self, packages: Iterable[str]) -> None:
+        """Take in what the notebook has changed in installed modules; see ``cells.patched``."""
+        reached = {*packages, *(modules.package_name(name) for name in self._notes.packages)}
+        for (module, way), value in PATCHES.found(sorted(reached)).items():
+            steps = tuple(("attr", word) for word in way.split("."))
+            if value is ABSENT_MEMBER:
+                self._put(Part("input", f"{module}.{way}", ABSENT, "absent"))
+                continue
+            made = self._fingerprint(value, (("module", module), *steps))
+            self._put(Part("input", f"{module}.{way}", made.digest, made.detail))
+        self._drain()
 
     def take(self, value: object) -> Fingerprint:
         """Return the fingerprint of a value that no name need stand for."""

@@ -20,6 +20,8 @@ A *reference* says where a root is. It is a tuple in a pickle and a list in the 
 ``("item", 2, "model")``                  the value labelled so in the pickle that is output number 2
 ``("window", reference, description)``    memory of another object
 ``("view", reference, [[0, reference, description]])``    a frame whose block 0 lies in the memory of another object
+``("axes", reference, [[1, reference]])``  a frame whose axis 1 (as its manager counts) is an index that others have, too
+``("axis", reference, 1)``                axis 1 of a frame
 ``("namespace",)``                        the notebook's namespace itself
 ========================================  ==============================================================
 """
@@ -36,7 +38,7 @@ import pickle
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -131,6 +133,8 @@ class GraphWriter:
         self._windows: dict[int, tuple[object, memory.Window | Unstorable]] = {}
         self._views: dict[int, dict[int, tuple[object, memory.Window]]] = {}
         """Of frames, the blocks that lie in the memory of another object."""
+        self._axes: dict[int, tuple[object, int]] = {}
+        """Of each index that is an axis of a frame, the first such frame and which axis it is."""
         self._picklers: list[ValuePickler] = []
         self._inside: dict[int, dict[int, object]] = {}
         """What was met in the cells of each frame and object array; these have files of their own."""
@@ -240,6 +244,7 @@ class GraphWriter:
         self._shelf = None if shelf is None else _Drafted(folder, shelf)
         self._progress = progress
         self._find_windows()
+        self._find_axes()
         written: dict[int, Output] = {}
         if hoisted := self._hoist():
             number = self._reserve("shared objects", hoisted)
@@ -277,6 +282,7 @@ class GraphWriter:
         self._inside.clear()
         self._windows.clear()
         self._views.clear()
+        self._axes.clear()
 
     def _told(self) -> Progress | None:
         """Return what a codec calls with the bytes of its file; adds what is written and to be written besides."""
@@ -311,6 +317,8 @@ class GraphWriter:
             if isinstance(description, Unstorable):
                 raise description
             return ("window", self._elsewhere(owner) or self._file(label, owner), description)
+        if (frame := self._axes.get(id(value))) is not None:
+            return ("axis", self._file(label, frame[0]), frame[1])
         if id(value) not in self._numbers:
             self._numbers[id(value)] = self._reserve(label, value)
         reference = ("file", self._numbers[id(value)])
@@ -318,7 +326,25 @@ class GraphWriter:
             (block, self._elsewhere(owner) or self._file(label, owner), description)
             for block, (owner, description) in self._views.get(id(value), {}).items()
         )
-        return ("view", reference, views) if views else reference
+        if views:
+            reference = ("view", reference, views)
+        axes = tuple(self._shared_axes(label, value))
+        return ("axes", reference, axes) if axes else reference
+
+    def _shared_axes(self, label: str, frame: object) -> Iterator[tuple[int, Reference]]:
+        """Yield the axes of a frame that are indexes of the notebook's, or of a frame that comes before it."""
+        for number, index in enumerate(memory.axes_of(frame)):
+            owner, at = self._axes.get(id(index), (frame, number))
+            if (found := self._known.get(id(index))) is not None:
+                yield number, ("path", found[0])
+            elif owner is not frame:
+                yield number, ("axis", self._file(label, owner), at)
+
+    def _find_axes(self) -> None:
+        met = (v for root in self._roots for v in ([root.value] if root.detached else root.met.values()))
+        for frame in met:
+            for number, index in enumerate(memory.axes_of(frame)):
+                self._axes.setdefault(id(index), (frame, number))
 
     def _reserve(self, label: str, value: object) -> int:
         self._files.append((label, value))
@@ -602,6 +628,8 @@ class GraphReader:
         Whether its pickles may be opened.
     namespace
         Where paths start and functions live; it is not changed.
+    apart
+        Values are read apart from the notebook where the cell ran: a frame has an index of its own.
     """
 
     def __init__(
@@ -611,7 +639,9 @@ class GraphReader:
         *,
         trusted: bool,
         namespace: MutableMapping[str, object],
+        apart: bool = False,
     ) -> None:
+        self._apart = apart
         self._folder = folder
         self._outputs = tuple(outputs)
         self._trusted = trusted
@@ -639,6 +669,10 @@ class GraphReader:
                 return self._window(description, self.get(owner))
             case ("view", inner, views) | ["view", inner, views]:
                 return self._view(self.get(inner), views)
+            case ("axes", inner, axes) | ["axes", inner, axes]:
+                return self._with_axes(self.get(inner), axes)
+            case ("axis", frame, int() as number) | ["axis", frame, int() as number]:
+                return memory.axes_of(self.get(frame))[number]
             case _:
                 raise Damaged(f"unknown reference {reference!r}")
 
@@ -664,6 +698,16 @@ class GraphReader:
                     memory.put_block(frame, int(block), array)
                 except (AttributeError, IndexError, ValueError) as error:
                     raise Damaged(f"a frame does not fit into the memory where it lay: {error}") from error
+        return frame
+
+    def _with_axes(self, frame: object, axes: Any) -> object:
+        for number, reference in axes:
+            if self._apart and reference[0] == "path":
+                continue  # its own labels are the same
+            try:
+                memory.put_axis(frame, int(number), self.get(reference))
+            except (AttributeError, IndexError, ValueError) as error:
+                raise Damaged(f"a frame does not fit to the index that it had: {error}") from error
         return frame
 
     def _resolved(self, path: Any) -> object:

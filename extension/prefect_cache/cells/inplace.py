@@ -98,12 +98,9 @@ def put_state(value: Any, state: State) -> None:
 
 def copied(state: State) -> State:
     """Return a state that shares no memory with the object it was taken from."""
-    if state.kind in {"pandas", "ndarray"}:
-        content = state.content.copy()
-        if state.kind == "pandas":
-            object.__setattr__(content, "_attrs", dict(state.content._attrs))
-        return replace(state, content=content)
-    return state
+    if state.kind == "pandas":
+        return replace(state, content=_with_its_own(state.content.copy(), state.content))
+    return replace(state, content=state.content.copy()) if state.kind == "ndarray" else state
 
 
 def fits(value: Any, state: State) -> bool:
@@ -221,9 +218,13 @@ def _address(values: Any) -> int:
 
 
 def _shallow(value: Any) -> Any:
-    content = value.copy(deep=False)
-    # pandas copies attrs deeply, by which what else the notebook holds of them would become two.
+    return _with_its_own(value.copy(deep=False), value)
+
+
+def _with_its_own(content: Any, value: Any) -> Any:
+    """Give a copy of a pandas object what pandas copies with it, but the notebook may hold elsewhere as well."""
     object.__setattr__(content, "_attrs", dict(value._attrs))
+    content._mgr.axes = [*value._mgr.axes]
     return content
 
 
@@ -298,6 +299,22 @@ class _Content:
     take: Callable[[Any], Any]
     put: Callable[[Any, Any], None]
     has_attributes: bool = False
+
+
+def _index_content(value: Any) -> tuple[list[Any], Any]:
+    return list(value.names), value.freq if _has_own_freq(value) else None
+
+
+def _put_index(value: Any, content: tuple[list[Any], Any]) -> None:
+    value.names, frequency = content
+    if _has_own_freq(value):
+        value.freq = frequency
+
+
+def _has_own_freq(index: Any) -> bool:
+    """Tell whether an index has a frequency that can be set; a period's is its dtype's."""
+    pandas = sys.modules["pandas"]
+    return isinstance(index, pandas.DatetimeIndex | pandas.TimedeltaIndex)
 
 
 def _put_text(value: Any, content: tuple[Any, int]) -> None:
@@ -425,7 +442,7 @@ def _put_names(owner: Any, content: dict[str, Any], leave: set[str]) -> None:
 
 _CONTENTS: Final[dict[str, _Content]] = {
     "pandas": _Content(_shallow, lambda _value, _content: None),
-    "index": _Content(lambda v: list(v.names), _set("names")),
+    "index": _Content(_index_content, _put_index),
     "ndarray": _Content(lambda v: v.view(), _put_array),
     "bits": _Content(lambda v: v.state, _set("state")),
     "generator": _Content(

@@ -69,6 +69,11 @@ def done_by(tree: ast.AST, namespace: Mapping[str, object]) -> str:
     return ""
 
 
+def settings(tree: ast.AST) -> list[str]:
+    """Return the attributes that code sets or deletes by name, ``a.b.c`` each, in whatever function."""
+    return [dotted for dotted, registers in _touched(tree) if not registers]
+
+
 def _touched(tree: ast.AST) -> Iterator[tuple[str, bool]]:
     """Yield the attributes that code sets, and the functions by which it registers something (with True)."""
     for node in ast.walk(tree):

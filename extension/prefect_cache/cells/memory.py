@@ -220,6 +220,21 @@ def put_block(frame: Any, number: int, array: Any) -> None:
     block.values = array if values is plain else values._from_backing_data(array)
 
 
+def axes_of(value: Any) -> tuple[Any, ...]:
+    """Return the indexes of a frame or Series as its manager counts them; of anything else, none."""
+    pandas = sys.modules.get("pandas")
+    is_one = pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series)
+    return tuple(value._mgr.axes) if is_one else ()
+
+
+def put_axis(frame: Any, number: int, index: Any) -> None:
+    """Let a frame or Series have this very index, which holds the same labels as its own."""
+    own = frame._mgr.axes[number]
+    if type(own) is not type(index) or len(own) != len(index):
+        raise ValueError("the index of a frame is that of something else")
+    frame._mgr.set_axis(number, index)
+
+
 def _cells(frame: Any, columns: Any, rows: Any, order: Any) -> Any:
     start, count, step = rows
     stop = start + count * step

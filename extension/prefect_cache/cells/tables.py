@@ -194,15 +194,16 @@ def _index(value: Any, _walk: Walk) -> Shape:
     pieces = Pieces()
     put_index(pieces, value, lambda i: ("part", f"[{i}]"))
     detail: dict[str, Json] = {"type": type(value).__name__, "length": len(value), "dtype": str(value.dtype)}
-    return pieces.shape("pandas index", mutable=True, shareable=False, detail=lambda _: detail)
+    return pieces.shape("pandas index", mutable=True, detail=lambda _: detail)
 
 
 # ------------------------------------------------------------------------------------------ Series and frames
 
 
 def _series(value: Any, _walk: Walk) -> Shape:
+    # The index comes first, here and below: an object of its own, which others may share and rename in place.
     pieces = Pieces()
-    index = put_index(pieces, value.index, lambda i: ("part", f"index[{i}]"))
+    pieces.part(("attr", "index"), value.index)
     pieces.part(("attr", "name"), value.name)
     found = put_values(pieces, _values_of(value), lambda i: ("part", f"[{i}]"))
     _put_extras(pieces, value)
@@ -210,11 +211,10 @@ def _series(value: Any, _walk: Walk) -> Shape:
         "type": "Series",
         "rows": len(value),
         "dtype": str(value.dtype),
-        "index": index[:12],
         "values": found[:12],
         "name": truncated(repr(value.name), 60),
     }
-    return pieces.shape("series", mutable=True, detail=lambda _: detail)
+    return pieces.shape("series", mutable=True, detail=lambda inner: {**detail, "index": inner[0][:12]})
 
 
 def _values_of(series: Any) -> Any:
@@ -223,8 +223,8 @@ def _values_of(series: Any) -> Any:
 
 def _frame(value: Any, _walk: Walk) -> Shape:
     pieces = Pieces(len(value))
-    index = put_index(pieces, value.index, lambda i: ("part", f"index[{i}]"))
-    labels = put_index(pieces, value.columns, lambda i: ("part", f"columns[{i}]"))
+    pieces.part(("attr", "index"), value.index)
+    pieces.part(("attr", "columns"), value.columns)
     columns, dtypes = _columns(value)
     digests: list[Digest] = []
     for number, column in enumerate(columns):
@@ -234,7 +234,7 @@ def _frame(value: Any, _walk: Walk) -> Shape:
         else:
             digests.append(put_values(pieces, column, _placed(number)))
     _put_extras(pieces, value)
-    return pieces.shape("frame", mutable=True, detail=lambda _: _frame_detail(value, digests, dtypes, index, labels))
+    return pieces.shape("frame", mutable=True, detail=lambda inner: _frame_detail(value, digests, dtypes, *inner[:2]))
 
 
 def _placed(number: int) -> Place:
