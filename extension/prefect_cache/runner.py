@@ -21,12 +21,14 @@ import codeop
 import inspect
 import sys
 import time
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from IPython.core.error import UsageError
 
-from .errors import CellTimeout
+from .cells.code import home
+from .cells.fingerprint import fingerprint
+from .errors import CellTimeout, Unfingerprintable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from .capture import Shell
 
 MAGIC: Final = "prefect_cache"
+
+_PRINTING: Final = ("pprint", "float_format", "max_width", "max_seq_length", "newline", "verbose")
+"""What can be set of how values are printed as text."""
 
 AWAITED: Final = "--awaited"
 """What `Awaiting` adds to the magic's line, so that the magic knows that it is awaited."""
@@ -91,11 +96,22 @@ class Runner:
 
     def _printing(self) -> Iterator[str]:
         """Yield what was set of how values are printed (``%pprint``, ``%precision``)."""
-        formatter = self._shell.display_formatter.formatters["text/plain"]
-        for name in ("pprint", "float_format", "max_width", "max_seq_length", "newline", "verbose"):
+        formatters = self._shell.display_formatter.formatters
+        for kind, one in formatters.items():
+            for cls, function in [*one.type_printers.items(), *one.deferred_printers.items()]:
+                if isinstance(function, FunctionType) and home(function) in (None, "__main__"):
+                    yield f"{kind} of {cls}: {self._digest(function)}"
+        formatter = formatters["text/plain"]
+        for name in _PRINTING:
             value, usual = getattr(formatter, name), type(formatter).class_traits()[name].default()
             if value != usual:
                 yield f"{name}={value!r}"
+
+    def _digest(self, function: FunctionType) -> str:
+        try:
+            return fingerprint(function, self._shell.user_ns)
+        except Unfingerprintable:
+            return f"a function that reads what has no digest, {id(function)}"  # it is another one in each process
 
     def codes(self, python: str) -> list[CodeType]:
         """Return the code objects that :meth:`run` would execute, known to tracebacks and ``inspect.getsource``."""

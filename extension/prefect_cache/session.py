@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 from prefect_cache import explain
 from prefect_cache.capture import at_the_end
-from prefect_cache.cells import effects, lasting, loaded, observe, randomness, state
+from prefect_cache.cells import connections, effects, lasting, loaded, observe, randomness, state
 from prefect_cache.cells.analysis import analyse, tree_digest
 from prefect_cache.cells.effects import Before, Effects, Replay
 from prefect_cache.cells.graph import GraphWriter
@@ -197,6 +197,8 @@ class _Ran:
     held: tuple[Observed, ...] = ()
     watch: Watch | None = None
     module: str = ""
+    connections: tuple[str, ...] = ()
+    connected: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -483,6 +485,7 @@ class Session:
             )
             # Made here: outside, what Prefect does to the process on import would be the cell's doing.
             ran.watch = ran.watch or Watch()
+            ran.connections = connections.held()
             begun = time.perf_counter()
             with recorder, ran.observer, loaded.WATCH.expecting(names), before.set_aside():
                 value = self.shell.execute(cell.python)
@@ -493,6 +496,7 @@ class Session:
                     recorder.result(value)
             ran.process = ran.watch.changes()
             ran.module = loaded.WATCH.changed(names, modules)
+            ran.connected = connections.changed(ran.connections)
             return value
 
         return body
@@ -507,6 +511,8 @@ class Session:
         for reason in (observer.tainted, *recorder.taints):
             if reason:
                 return Bypass(reason, ran.seconds, key, "", ran.notes)
+        if ran.connected:
+            return Bypass(ran.connected, ran.seconds, key, lasting.REMEDY, ran.notes)
         if reason := lasting.done_by(cell.tree, self.namespace):
             return Bypass(reason, ran.seconds, key, lasting.REMEDY, ran.notes)
         if pattern := changed_files(key):

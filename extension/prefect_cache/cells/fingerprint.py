@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import builtins
+import contextlib
 import enum
 import functools
 import io
@@ -26,15 +27,26 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells import arrays, code, columns, lasting, leaves, modules, named, plain, tables
-from prefect_cache.cells.patched import ABSENT as ABSENT_MEMBER
-from prefect_cache.cells.patched import PATCHES
+from prefect_cache.cells import (
+    arrays,
+    code,
+    columns,
+    connections,
+    lasting,
+    leaves,
+    modules,
+    named,
+    patched,
+    plain,
+    tables,
+)
 from prefect_cache.cells.walk import Met, Shape, Walk, spell, truncated
 from prefect_cache.digests import combine
 from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import Part
 
 if TYPE_CHECKING:
+    import ast
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from prefect_cache.model import Digest, Json, ObjectPath, Step
@@ -352,17 +364,30 @@ class Fingerprinter:
             self._drain()
         return self._added[name]
 
-    def add_patched(self, packages: Iterable[str]) -> None:
-        """Take in what the notebook has changed in installed modules; see ``cells.patched``."""
+    def add_installed(self, tree: ast.AST, packages: Iterable[str]) -> None:
+        """Take in what a cell reads of installed modules beside their version; see ``cells.patched``."""
+        for place, value in patched.data_read(tree, self._namespace).items():
+            self._take_data(place, value)
         reached = {*packages, *(modules.package_name(name) for name in self._notes.packages)}
-        for (module, way), value in PATCHES.found(sorted(reached)).items():
+        connections.check(reached)
+        for (module, way), value in patched.PATCHES.found(sorted(reached)).items():
             steps = tuple(("attr", word) for word in way.split("."))
-            if value is ABSENT_MEMBER:
+            if value is patched.ABSENT:
                 self._put(Part("input", f"{module}.{way}", ABSENT, "absent"))
                 continue
             made = self._fingerprint(value, (("module", module), *steps))
             self._put(Part("input", f"{module}.{way}", made.digest, made.detail))
         self._drain()
+
+    def _take_data(self, place: patched.Place, value: object) -> None:
+        module, name = place
+        if (label := f"{module}.{name}") in self._followed:
+            return
+        self._followed.add(label)
+        # What has no digest is no plain data after all: its package's version stands for it.
+        with contextlib.suppress(Unfingerprintable):
+            made = self._fingerprint(value, (("module", module), ("attr", name)))
+            self._put(Part("state", label, made.digest, truncated(repr(value), 200)))
 
     def take(self, value: object) -> Fingerprint:
         """Return the fingerprint of a value that no name need stand for."""
@@ -429,11 +454,14 @@ class Fingerprinter:
                 self._put(Part("input", name, ABSENT, "absent"))
             return
         value = held[read.name]
-        if isinstance(value, types.ModuleType) and read.attributes and modules.origin(value.__name__) == "local":
-            if where is None:
-                self.names.add(read.name)
-            self._take_attribute(value, read.attributes)
-            return
+        if isinstance(value, types.ModuleType) and read.attributes:
+            if modules.origin(value.__name__) == "local":
+                if where is None:
+                    self.names.add(read.name)
+                self._take_attribute(value, read.attributes)
+                return
+            if (found := patched.data(value, read.attributes)) is not None:
+                self._take_data(*found)
         self._take_value(read.name, value, where)
 
     def _take_attribute(self, module: types.ModuleType, attributes: Sequence[str]) -> None:

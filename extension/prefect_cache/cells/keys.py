@@ -47,7 +47,7 @@ def key_for(
         n for n in dict.fromkeys([*cell.reads, *options.inputs]) if n not in options.ignore and _is_input(n, namespace)
     ]
     inputs = [_input(found, n, namespace) for n in names if n not in cell.weak or n in options.inputs]
-    found.add_patched(["builtins", *_RESTORING, *(name.partition(".")[0] for name in cell.imports)])
+    found.add_installed(cell.tree, ["builtins", *_RESTORING, *(name.partition(".")[0] for name in cell.imports)])
     reached = found.parts()
     inner = loaded.WATCH.state_parts({part.name for part in reached if part.kind == "module"})
     fixed = [*_fixed_parts(cell, namespace, options), *_shell(manner)]

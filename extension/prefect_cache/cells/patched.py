@@ -4,14 +4,16 @@ A package's name and version stand for it in a key, as long as it is what was in
 ``pd.DataFrame.cleaned = clean``, registers an accessor or sets ``math.precision = 3``, what it set is a part of the key as
 well, with all that it reads. (A cell that does so is not stored itself, see ``cells.lasting``; this is about the cells after it.)
 
-Two looks find it. What code of the user's own made, by whatever way it came there, is told by the module whose names
+Three looks find it. What code of the user's own made, by whatever way it came there, is told by the module whose names
 it sees: the members of a package and of the classes that it gives out are looked through (:func:`strange`), once,
 and again only when one of them has been exchanged. Other values tell nothing of where they come from; but cells that set
-attributes by name are seen to do so (:meth:`Patches.note`).
+attributes by name are seen to do so (:meth:`Patches.note`). And data that a cell itself reads from a module
+(``mimetypes.types_map``, :func:`data_read`) counts by its value.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -20,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 from prefect_cache.cells import lasting, modules
 
 if TYPE_CHECKING:
-    import ast
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     Place = tuple[str, str]
     """A module, and the way from there to an attribute: ``("pandas.core.frame", "DataFrame.cleaned")``."""
@@ -65,6 +66,43 @@ class Patches:
 
 PATCHES = Patches()
 """The process's own: modules belong to the process."""
+
+
+_DATA = (bool, int, float, complex, str, bytes, tuple, frozenset, list, dict, set, bytearray)
+
+
+def data(module: ModuleType, words: Sequence[str]) -> tuple[Place, object] | None:
+    """Return the plain data that ``module.a.b`` is, and where; None where it is anything else."""
+    owner: object = module
+    for word in words:
+        if not isinstance(owner, ModuleType) or owner.__name__ == "sys" or modules.origin(owner.__name__) == "local":
+            return None  # what sys holds is the process's: cells.state knows what of it counts
+        value = vars(owner).get(word)
+        if type(value) in _DATA and f"{owner.__name__}.{word}" not in lasting.RESTORED:
+            return ((owner.__name__, word), value)
+        owner = value
+    return None
+
+
+def data_read(tree: ast.AST, namespace: Mapping[str, object]) -> dict[Place, object]:
+    """Return the plain data that a cell reads from installed modules, which it finds in its names or imports itself."""
+    known = {name: value for name, value in namespace.items() if isinstance(value, ModuleType)}
+    found: dict[Place, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            known |= {
+                alias.asname or alias.name.partition(".")[0]: module
+                for alias in node.names
+                if (module := sys.modules.get(alias.name if alias.asname else alias.name.partition(".")[0]))
+            }
+        elif isinstance(node, ast.ImportFrom) and not node.level and (module := sys.modules.get(node.module or "")):
+            found |= dict(filter(None, (data(module, [alias.name]) for alias in node.names)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            head, *words = lasting.dotted_name(node).split(".")
+            if head in known and (one := data(known[head], words)) is not None:
+                found[one[0]] = one[1]
+    return found
 
 
 def _owners(module: ModuleType) -> list[ModuleType | type]:

@@ -1,8 +1,8 @@
 """What a cell changes of the process rather than of the namespace.
 
 Each :class:`Aspect` is one kind of state that notebooks change: environment variables, the working
-directory, ``sys.path``, warnings filters, options of pandas, NumPy's way of printing, matplotlib's rcParams, the
-levels of loggers, the context of decimal numbers, the local time zone, the global random generators. A library that
+directory, ``sys.path``, warnings filters, options of pandas and scikit-learn, NumPy's way of printing, matplotlib's rcParams, the
+levels of loggers, the locale, the context of decimal numbers, the local time zone, the global random generators. A library that
 is not loaded has its default state, so that a fresh kernel and one that merely imported pandas agree; nothing is
 imported to look.
 
@@ -363,6 +363,35 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
+class _Sklearn(_Settings):
+    """scikit-learn's settings in this thread; those that the process began with are its own to keep."""
+
+    def values(self, module: Any) -> Iterator[tuple[str, Any]]:
+        yield from module.get_config().items()
+
+    def default(self, module: Any) -> Mapping[str, Any]:
+        # There is no public way; where the table is not found, each value counts.
+        return getattr(sys.modules.get(f"{module.__name__}._config"), "_global_config", {})
+
+    def put(self, module: Any, values: Mapping[str, Any]) -> None:
+        module.set_config(**values)
+
+
+class _Locale(_Settings):
+    """How numbers and dates are written and texts sorted; the encoding of characters is the front end's."""
+
+    def values(self, module: Any) -> Iterator[tuple[str, Any]]:
+        for name in ("LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY"):
+            yield name, module.setlocale(getattr(module, name), None)
+
+    def default(self, module: Any) -> Mapping[str, Any]:  # noqa: ARG002 - the same for every process
+        return dict.fromkeys(("LC_NUMERIC", "LC_TIME", "LC_COLLATE", "LC_MONETARY"), "C")
+
+    def put(self, module: Any, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            module.setlocale(getattr(module, name), value)
+
+
 ASPECTS: tuple[Aspect, ...] = (
     _Environ(),
     _WorkingDirectory(),
@@ -373,6 +402,8 @@ ASPECTS: tuple[Aspect, ...] = (
     _RcParams("matplotlib.rcParams", "matplotlib"),
     _Decimals("decimal.context", "decimal"),
     _Loggers("logging", "logging"),
+    _Sklearn("sklearn.config", "sklearn"),
+    _Locale("locale", "locale"),
     _Zone("time", "time"),
     _GlobalGenerator("random"),
     _GlobalGenerator("numpy.random"),

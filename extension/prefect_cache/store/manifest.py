@@ -45,6 +45,9 @@ class OtherFormat(Damaged):
     """Whole, but written by another version of this package: a miss, and nothing to repair."""
 
 
+_SEPARATORS = (", ", ": ")
+
+
 def to_json(manifest: Manifest) -> dict[str, Json]:
     """Return a manifest as JSON values, in the order in which a person asks."""
     run = manifest.run
@@ -104,11 +107,12 @@ def _value(value: Json) -> str:
 
 
 def _text(value: Json) -> str:
-    text = json.dumps(value, ensure_ascii=False, check_circular=False)
+    # With all that could be left to defaults: a notebook may have set those, and its cells are kept as any others.
+    text = json.dumps(value, ensure_ascii=False, check_circular=False, separators=_SEPARATORS)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:  # lone surrogates, which a column's name may hold, have no UTF-8
-        return json.dumps(value, check_circular=False)
+        return json.dumps(value, check_circular=False, separators=_SEPARATORS)
     return text
 
 
