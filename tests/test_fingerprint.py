@@ -1390,9 +1390,9 @@ PINNED = {
     "object array": (np.array([1, "a", None], object), "15a83c76ab3ad5238566a330adcc7782"),
     "frame": (
         pd.DataFrame({3: [1.0, 2.0], 7: pd.array([1, None], dtype="Int64"), 9: pd.Categorical([7, 8])}),
-        "3f739a59ba9453b16015962880d63152",
+        "7e06211653423a2272ea704a32e581cf",
     ),
-    "text column": (pd.Series(["a", None, "bc"], dtype="string[pyarrow]"), "bf16728083f60cedab674ad3a82bfd1c"),
+    "text column": (pd.Series(["a", None, "bc"], dtype="string[pyarrow]"), "915af56acbda79168565c9ce3bbe65c0"),
     "dates": (pd.date_range("2024", periods=3, tz="UTC", unit="ns"), "6a42a5243ceb5c93098ea28302124e8c"),
     "Arrow table": (pa.table({"a": [1, None], "b": ["x", "yz"]}), "526a2e5859719cd7bec73714dcd8ac81"),
 }

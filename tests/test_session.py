@@ -479,3 +479,54 @@ def test_an_array_in_the_memory_of_a_bytearray_is_not_stored_apart_from_it(tmp_p
     outcome = notebook.cached("numbers = np.frombuffer(raw, 'u1')\nraw[0] = 1")
     assert isinstance(outcome, Bypass)
     assert "bytearray" in outcome.reason
+
+
+INDEXED = "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2]}, index=pd.Index(['p', 'q'], name='i'))"
+
+
+def test_an_index_that_frames_share_is_one_again(root: Path) -> None:
+    """pandas gives the result of ``df * 2`` the very index of ``df``: a name given to one is the other's as well."""
+    cell = "out = df * 2\nkeep = df.index\nmore = {'k': pd.Series([1, 2], index=out.index)}"
+    first = Notebook(root)
+    first.run(INDEXED)
+    first.cached(cell)
+    again = Notebook(root)
+    again.run(INDEXED)
+    assert isinstance(again.cached(cell), Hit)
+    again["out"].index.name = "day"
+    assert again["df"].index.name == again["keep"].name == again["more"]["k"].index.name == "day"
+    assert again["df"].index is again["keep"]
+
+
+def test_an_index_changed_in_place_is_that_index_for_all(root: Path) -> None:
+    """Also for those that the cell does not name."""
+    start = f"{INDEXED}\ndates = pd.Series([1, 2], index=pd.date_range('2024', periods=2))\nother = df * 2"
+    cell = "df.index.name = 'day'\ndf['b'] = 5\ndates.index.freq = None"
+    notebook = Notebook(root)
+    notebook.run(start)
+    notebook.cached(cell)
+    notebook.run(start)
+    assert isinstance(notebook.cached(cell), Hit)
+    assert (notebook["other"].index.name, notebook["dates"].index.freq) == ("day", None)
+    assert notebook["df"].index is notebook["other"].index
+
+
+def test_frames_of_an_entry_are_loaded_without_the_notebook(root: Path) -> None:
+    """Where their index was a variable's, they have one of their own."""
+    notebook = Notebook(root)
+    notebook.run(INDEXED)
+    entry = notebook.cached("out = df * 2").entry
+    loaded = Notebook(root).session.load(entry)["out"]
+    assert loaded.equals(notebook["out"])
+    assert loaded.index.name == "i"
+
+
+def test_whether_inputs_share_an_index_parts_keys(root: Path) -> None:
+    """The cell would rename one, or both."""
+    cell = "other.index.name = 'day'\nname = df.index.name"
+    notebook = Notebook(root)
+    notebook.run(f"{INDEXED}\nother = df * 2")
+    notebook.cached(cell)
+    notebook.run(f"{INDEXED}\nother = (df * 2).copy()")
+    assert isinstance(notebook.cached(cell), Miss)
+    assert notebook["name"] == "i"

@@ -135,9 +135,9 @@ class PrefectCache(Magics):
         super().__init__(shell, **settings)
         self.runner = Runner(shell)
         self.auto = Auto(self)
-        self.journal = Journal(self, shell.user_ns.get("In", [])[1:-1])
         self.outcomes: list[Outcome] = []
         self.depth = 0
+        self.journal = Journal(self, shell.user_ns.get("In", [])[1:-1])
         self._waits = Waiting(self.show)
         self._session: Session | None = None
         self._store: Store | None = None

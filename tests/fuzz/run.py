@@ -67,6 +67,9 @@ def prepare() -> None:
         del os.environ[name]
     for module in IMPORTS:
         importlib.import_module(module)
+    from prefect_cache.cells.patched import PATCHES
+
+    PATCHES.found(["builtins", "numpy", "pandas", "pyarrow"])  # the first look is long, and the same in each world
     gc.freeze()  # else the collector writes to every page that a world shares with this process
 
 

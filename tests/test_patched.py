@@ -1,0 +1,172 @@
+"""What a notebook sets in installed modules, and what their connections hold, parts keys."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import math
+import mimetypes
+import sys
+import types
+from typing import TYPE_CHECKING
+
+import duckdb
+import pandas as pd
+import pytest
+
+from hearts import Notebook
+from prefect_cache.cells import connections
+from prefect_cache.cells.patched import ABSENT, Patches, data_read
+from prefect_cache.errors import Unfingerprintable
+from prefect_cache.model import Bypass, Hit, Miss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def users() -> Iterator[types.ModuleType]:
+    """A module of the user's own, in a file that is not installed."""
+    module = types.ModuleType("a_users_own")
+    module.__file__ = "/somewhere/a_users_own.py"
+    sys.modules[module.__name__] = module
+    yield module
+    del sys.modules[module.__name__]
+
+
+def made_by(module: types.ModuleType, source: str) -> object:
+    """Return what the last line of some code of a module's gives."""
+    *lines, last = source.splitlines()
+    exec("\n".join(lines), module.__dict__)
+    return eval(last, module.__dict__)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def more(self): return 1\nmore",
+        "def more(self): return 1\nproperty(more)",
+        "def more(self): return 1\nstaticmethod(more)",
+        "import functools\ndef more(self): return 1\nfunctools.partialmethod(more)",
+        "class More: pass\nMore",
+        "class More: pass\nMore()",
+        "import functools, pandas\ndef more(self): return 1\nfunctools.wraps(pandas.DataFrame.head)(more)",
+    ],
+)
+def test_what_the_users_code_made_is_found_wherever_it_was_put(users, source, monkeypatch):
+    value = made_by(users, source)
+    patches = Patches()
+    assert patches.found(["pandas", "math"]) == {}
+    monkeypatch.setattr(pd.DataFrame, "more", value, raising=False)
+    monkeypatch.setattr(math, "more", value, raising=False)
+    assert patches.found(["pandas", "math"]) == {("pandas", "DataFrame.more"): value, ("math", "more"): value}
+    assert patches.found(["math"]) == {("math", "more"): value}
+    monkeypatch.undo()
+    assert patches.found(["pandas", "math"]) == {}
+
+
+def test_an_accessor_is_found(users):
+    accessor = made_by(users, "class Geo:\n    def __init__(self, o): pass\nGeo")
+    pd.api.extensions.register_dataframe_accessor("geo_of_test")(accessor)
+    try:
+        assert list(Patches().found(["pandas"])) == [("pandas", "DataFrame.geo_of_test")]
+    finally:
+        del pd.DataFrame.geo_of_test
+        pd.DataFrame._accessors.discard("geo_of_test")
+
+
+def test_values_set_by_name_are_noted(monkeypatch):
+    patches, names = Patches(), {"m": math, "pd": pd, "own": types.SimpleNamespace()}
+    monkeypatch.setattr(math, "tau2", 7, raising=False)
+    monkeypatch.setattr(pd.DataFrame, "limit", 3, raising=False)
+    assert patches.found(["math", "pandas"]) == {}
+    patches.note(ast.parse("m.tau2 = 7\npd.DataFrame.limit = 3\nown.x = 5\nsetattr(m, 'e', 1)\ndel m.gone"), names)
+    expected = {("math", "tau2"): 7, ("pandas", "DataFrame.limit"): 3, ("math", "e"): math.e, ("math", "gone"): ABSENT}
+    assert patches.found([]) == expected
+
+
+def test_what_was_put_back_is_no_patch():
+    patches = Patches()
+    patches.note(ast.parse("np.sum = mine"), {"np": sys.modules["numpy"]})
+    assert patches.found(["numpy"]) == {}
+
+
+def test_a_function_under_another_ones_name_is_a_patch(monkeypatch):
+    patches = Patches()
+    patches.note(ast.parse("math.cos = math.sin"), {"math": math})
+    monkeypatch.setattr(math, "cos", math.sin)
+    assert patches.found([]) == {("math", "cos"): math.sin}
+
+
+def test_data_that_a_cell_reads_is_found_by_any_of_its_names():
+    source = "m.pi, m.sin, mimetypes.types_map['.csv']\nimport os.path as p\np.sep\nfrom math import tau\nsys.path"
+    found = data_read(ast.parse(source), {"m": math, "mimetypes": mimetypes, "sys": sys})
+    assert found == {
+        ("math", "pi"): math.pi,
+        ("math", "tau"): math.tau,
+        ("mimetypes", "types_map"): mimetypes.types_map,
+        ("posixpath", "sep"): "/",
+    }
+
+
+def test_a_cell_misses_where_an_installed_function_was_replaced(tmp_path, monkeypatch):
+    notebook = Notebook(tmp_path / "store")
+    cell = "import math\nx = math.floor(2.5)"
+    assert isinstance(notebook.cached(cell), Miss)
+    notebook.run("import math\nkept = math.floor\ndef floor(x): return -1\nmath.floor = floor")
+    try:
+        assert isinstance(missed := notebook.cached(cell), Miss)
+        assert notebook["x"] == -1
+        assert "math.floor" in missed.because
+        notebook.run("def floor(x): return -2\nmath.floor = floor")
+        assert isinstance(notebook.cached(cell), Miss)
+        assert notebook["x"] == -2
+    finally:
+        notebook.run("math.floor = kept")
+    assert isinstance(notebook.cached(cell), Hit)
+    assert notebook["x"] == 2
+
+
+def test_data_of_a_module_is_changed_in_place_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(mimetypes, "types_map", {".a": "a/a"})
+    notebook = Notebook(tmp_path / "store")
+    cell = "import mimetypes\nmimetypes.types_map['.b'] = 'b/b'\nx = len(mimetypes.types_map)"
+    assert isinstance(notebook.cached(cell), Miss)
+    del mimetypes.types_map[".b"]
+    assert isinstance(notebook.cached(cell), Hit)
+    assert mimetypes.types_map == {".a": "a/a", ".b": "b/b"}
+
+
+class TestDuckDB:
+    @pytest.fixture(autouse=True)
+    def clean(self) -> Iterator[None]:
+        yield
+        duckdb.sql("drop table if exists of_test")
+        duckdb.sql("reset preserve_insertion_order")
+
+    @pytest.mark.parametrize(
+        ("statement", "told"),
+        [
+            ("create table of_test as select 1 as a", "the table of_test"),
+            ("set preserve_insertion_order = false", "the setting preserve_insertion_order=false"),
+        ],
+    )
+    def test_what_its_own_connection_holds_is_told(self, statement, told):
+        assert connections.held() == ()
+        duckdb.sql(statement)
+        assert connections.held() == (told,)
+        connections.check(["pandas"])
+        with pytest.raises(Unfingerprintable, match="DuckDB's own connection holds the"):
+            connections.check(["duckdb"])
+
+    def test_a_cell_that_asks_it_is_known_only_while_it_is_empty(self, tmp_path):
+        notebook = Notebook(tmp_path / "store")
+        asking = "import duckdb\nn = duckdb.sql('select 1').fetchall()"
+        assert isinstance(notebook.cached(asking), Miss)
+        assert isinstance(notebook.cached(asking), Hit)
+        making = "import duckdb\nduckdb.sql('create table of_test as select 2 as a')\nmade = True"
+        assert isinstance(made := notebook.cached(making), Bypass)
+        assert "the table of_test" in made.reason
+        assert isinstance(bypassed := notebook.cached(asking), Bypass)
+        assert "connection that the cell opens" in bypassed.remedy
