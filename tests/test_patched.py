@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import math
 import mimetypes
 import sys
@@ -22,7 +21,6 @@ from prefect_cache.model import Bypass, Hit, Miss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture

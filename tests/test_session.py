@@ -485,7 +485,7 @@ INDEXED = "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2]}, index=pd.Index(
 
 
 def test_an_index_that_frames_share_is_one_again(root: Path) -> None:
-    """pandas gives the result of ``df * 2`` the very index of ``df``: a name given to one is the other's as well."""
+    """In pandas, the result of ``df * 2`` has the very index of ``df``: a name given to one is the other's as well."""
     cell = "out = df * 2\nkeep = df.index\nmore = {'k': pd.Series([1, 2], index=out.index)}"
     first = Notebook(root)
     first.run(INDEXED)

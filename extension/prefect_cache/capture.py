@@ -243,6 +243,19 @@ def inline_figures(shell: Shell) -> dict[str, Json] | None:
     }
 
 
+_USUAL_FIGURES: Final = {
+    "figure_formats": ["png"],
+    "print_figure_kwargs": {"bbox_inches": "tight"},
+    "close_figures": True,
+}
+
+
+def figures_manner(shell: Shell) -> str:
+    """Return what was set of how figures are shown; empty as long as nobody has set anything."""
+    shown = inline_figures(shell) or {}
+    return ", ".join(f"{name}={value}" for name, value in shown.items() if value != _USUAL_FIGURES[name])
+
+
 @contextlib.contextmanager
 def headless(figures: Mapping[str, Json] | None = None) -> Iterator[Shell]:
     """Give a shell without a front end and without history, for a process in which nobody looks on.

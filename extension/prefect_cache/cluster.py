@@ -23,9 +23,9 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from .capture import Recorder, headless
+from .capture import Recorder, figures_manner, headless
 from .cells.graph import GraphReader
 from .cells.state import settings, taken_on
 from .errors import UsageProblem
@@ -201,7 +201,7 @@ def _session(job: Job, shell: Any, relay: Callable[[Display], None]) -> Session:
             run_task=run_task,
             is_hidden=lambda name: name.startswith("__") or name in hidden,
             codes=runner.codes,
-            manner=runner.manner,
+            manner=lambda: f"{runner.manner()}{figures_manner(shell)}",
         ),
         notebook=job["notebook"],
     )

@@ -29,7 +29,7 @@ from IPython.display import display
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
 from . import arguments, explain, flows, inventory, report
-from .capture import Recorder, after_cell, inline_figures, plain_text, replay, shadowed, tee
+from .capture import Recorder, after_cell, figures_manner, inline_figures, plain_text, replay, shadowed, tee
 from .cells.patched import PATCHES
 from .cells.randomness import WATCH
 from .completion import Completions
@@ -314,7 +314,7 @@ class PrefectCache(Magics):
                 figures=lambda: inline_figures(shell),
                 place=self.runner.place,
                 codes=self.runner.codes,
-                manner=self.runner.manner,
+                manner=lambda: f"{self.runner.manner()}{figures_manner(shell)}",
                 preload=_preload,
                 progress=lambda done, total: self._waits(done, total),  # noqa: PLW0108 - each cell has its own
             ),

@@ -129,11 +129,20 @@ class Ipycache:
             exec(compile(source, "<cell>", "exec"), names)
 
         tree = ast.parse(step.body)
-        imported = {(a.asname or a.name).partition(".")[0] for n in ast.walk(tree) for a in getattr(n, "names", [])
-                    if isinstance(a, ast.alias)}
+        imported = {
+            (a.asname or a.name).partition(".")[0]
+            for n in ast.walk(tree)
+            for a in getattr(n, "names", [])
+            if isinstance(a, ast.alias)
+        }
         gone = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Del)}
-        inner = {node.id for one in ast.walk(tree) if isinstance(one, ast.comprehension) for node in ast.walk(one.target)
-                 if isinstance(node, ast.Name)}
+        inner = {
+            node.id
+            for one in ast.walk(tree)
+            if isinstance(one, ast.comprehension)
+            for node in ast.walk(one.target)
+            if isinstance(node, ast.Name)
+        }
         listed = sorted((writes - imported - gone - inner) | (inner & names.keys()))
         _ipycache().cache(
             step.body,

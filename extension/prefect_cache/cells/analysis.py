@@ -979,7 +979,11 @@ _BLIND_CALLS = {
     "inspect.currentframe": "inspect.currentframe() reaches all variables",
     "inspect.stack": "inspect.stack() reaches all variables",
     **dict.fromkeys(
-        (name for one in ("getsource", "getsourcelines", "getcomments", "findsource") for name in (one, f"inspect.{one}")),
+        (
+            name
+            for one in ("getsource", "getsourcelines", "getcomments", "findsource")
+            for name in (one, f"inspect.{one}")
+        ),
         "inspect reads the text of code, comments included",
     ),
     "getpass.getpass": "getpass() asks the person",

@@ -321,7 +321,7 @@ class GraphWriter:
             return ("axis", self._file(label, frame[0]), frame[1])
         if id(value) not in self._numbers:
             self._numbers[id(value)] = self._reserve(label, value)
-        reference = ("file", self._numbers[id(value)])
+        reference: Reference = ("file", self._numbers[id(value)])
         views = tuple(
             (block, self._elsewhere(owner) or self._file(label, owner), description)
             for block, (owner, description) in self._views.get(id(value), {}).items()

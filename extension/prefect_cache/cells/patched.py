@@ -105,9 +105,13 @@ def data_read(tree: ast.AST, namespace: Mapping[str, object]) -> dict[Place, obj
     return found
 
 
+_CHANGEABLE, _IMMUTABLE = 1 << 9, 1 << 8
+"""Flags of classes: made at run time, and closed all the same; nobody can set an attribute of another one."""
+
+
 def _owners(module: ModuleType) -> list[ModuleType | type]:
-    classes = {c: None for value in list(vars(module).values()) if isinstance(value, type) for c in value.__mro__}
-    return [module, *classes]
+    classes = {c for value in list(vars(module).values()) if isinstance(value, type) for c in value.__mro__}
+    return [module, *(c for c in classes if c.__flags__ & (_CHANGEABLE | _IMMUTABLE) == _CHANGEABLE)]
 
 
 def strange(owners: Iterable[ModuleType | type]) -> Iterator[tuple[Place, object]]:

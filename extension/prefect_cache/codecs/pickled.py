@@ -117,6 +117,10 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
                     "an open file cannot be stored", remedy="close it in the cell: `with open(...) as ...`"
                 )
             return _reduced_closed_file(value) if value.closed else None
+        if type(value).__name__ == "memmap" and getattr(value, "_mmap", None) is not None:
+            raise Unstorable(
+                "a file that is mapped cannot be stored", remedy="read it as a whole, or map it in a cell of its own"
+            )
         if isinstance(value, _WINDOWS):
             return _reduced_window(value)
         if isinstance(value, BaseException) and type(value).__reduce__ in _USUAL:

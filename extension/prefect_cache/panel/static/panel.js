@@ -1,5 +1,4 @@
-// The page's side of the panel: it shows what the kernel answers and knows nothing of the store.
-// Text from data, names and manifests becomes text nodes; nothing here parses HTML.
+// The page's side of the panel: it shows what the kernel answers, as text nodes. Nothing here parses HTML.
 
 const ROW = 28; // pixels of a row of the list, as in panel.css
 const SHOWN = 10; // rows of the list that are seen at once
@@ -42,8 +41,7 @@ function say(node, line, bad) {
 	mark(node, "error", bad);
 }
 
-// A conversation with the kernel. Replies find their question by its number; where a newer question of the
-// same kind was asked meanwhile, the older one's reply is dropped.
+// Replies find their question by its number; where a newer one of its kind was asked, the older's reply is dropped.
 class Kernel {
 	constructor(model, pushed, busy) {
 		Object.assign(this, { model, pushed, busy, count: Math.floor(Math.random() * 2 ** 48), waiting: new Map(), newest: new Map() });
