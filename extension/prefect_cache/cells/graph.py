@@ -20,7 +20,7 @@ A *reference* says where a root is. It is a tuple in a pickle and a list in the 
 ``("item", 2, "model")``                  the value labelled so in the pickle that is output number 2
 ``("window", reference, description)``    memory of another object
 ``("view", reference, [[0, reference, description]])``    a frame whose block 0 lies in the memory of another object
-``("axes", reference, [[1, reference]])``  a frame whose axis 1 (as its manager counts) is an index that others have, too
+``("axes", reference, [[1, reference]])``  a frame whose axis 1, as its manager counts, is an index of others as well
 ``("axis", reference, 1)``                axis 1 of a frame
 ``("namespace",)``                        the notebook's namespace itself
 ========================================  ==============================================================
@@ -649,6 +649,13 @@ class GraphReader:
         self._read: dict[int, object] = {}
         self._instead: dict[int, object] = {}
         self._viewed: set[int] = set()
+        self._parts: Mapping[object, Callable[[object, Any], object]] = {
+            "window": self._window,
+            "view": self._view,
+            "axes": self._with_axes,
+            "axis": lambda frame, number: memory.axes_of(frame)[number],
+        }
+        """What becomes of the object that a reference of three words names in the second."""
 
     def get(self, reference: Any) -> object:
         """Return the object; :class:`Damaged` where there is none such."""
@@ -665,14 +672,8 @@ class GraphReader:
                 return self._value(number)
             case ("item", int() as number, str() as label) | ["item", int() as number, str() as label]:
                 return self._item(number, label)
-            case ("window", owner, description) | ["window", owner, description]:
-                return self._window(description, self.get(owner))
-            case ("view", inner, views) | ["view", inner, views]:
-                return self._view(self.get(inner), views)
-            case ("axes", inner, axes) | ["axes", inner, axes]:
-                return self._with_axes(self.get(inner), axes)
-            case ("axis", frame, int() as number) | ["axis", frame, int() as number]:
-                return memory.axes_of(self.get(frame))[number]
+            case (kind, of, more) | [kind, of, more] if kind in self._parts:
+                return self._parts[kind](self.get(of), more)
             case _:
                 raise Damaged(f"unknown reference {reference!r}")
 
@@ -680,7 +681,7 @@ class GraphReader:
         """Let windows onto `value` be windows onto `content`, whose memory it will have; None: nobody knows which."""
         self._instead[id(value)] = content
 
-    def _window(self, description: Any, owner: object) -> object:
+    def _window(self, owner: object, description: Any) -> object:
         onto = self._instead.get(id(owner), owner)
         if onto is None:
             raise Damaged("a window onto an array that gets another size")
@@ -693,7 +694,7 @@ class GraphReader:
         if id(frame) not in self._viewed:
             self._viewed.add(id(frame))  # which lives as long as this reader
             for block, owner, description in views:
-                array = self._window(description, self.get(owner))
+                array = self._window(self.get(owner), description)
                 try:
                     memory.put_block(frame, int(block), array)
                 except (AttributeError, IndexError, ValueError) as error:

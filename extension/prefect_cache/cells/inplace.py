@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache.cells.code import is_dispatcher, registered_with
+from prefect_cache.codecs.pickled import is_of_python
 from prefect_cache.errors import Unstorable
 
 if TYPE_CHECKING:
@@ -194,16 +195,9 @@ _KINDS: Final[dict[str, Any]] = {
 def _plain_kind(value: Any) -> str:
     cls = type(value)
     for base in cls.__mro__:
-        if not (base in _TRANSPARENT or issubclass(base, BaseException) or _is_of_python(base)):
+        if not (base in _TRANSPARENT or issubclass(base, BaseException) or is_of_python(base)):
             raise Unstorable(f"a {cls.__name__} that a cell changes in place cannot be changed again in place")
     return next((kind for kind, container in _CONTAINERS.items() if isinstance(value, container)), "instance")
-
-
-def _is_of_python(cls: type) -> bool:
-    """Tell whether a ``class`` statement made this class; one that is made in C may have content out of sight."""
-    of_c = (types.WrapperDescriptorType, types.MethodDescriptorType)
-    own = (member for member in vars(cls).values() if isinstance(member, of_c))
-    return bool(cls.__flags__ & _HEAP_TYPE) and all(member.__objclass__ is not cls for member in own)
 
 
 def _blocks(value: Any) -> tuple[Any, ...]:

@@ -1,13 +1,14 @@
 """What the notebook has changed in installed modules and classes.
 
 A package's name and version stand for it in a key, as long as it is what was installed. Where a notebook sets
-``pd.DataFrame.cleaned = clean``, registers an accessor or sets ``math.precision = 3``, what it set is a part of the key as
-well, with all that it reads. (A cell that does so is not stored itself, see ``cells.lasting``; this is about the cells after it.)
+``pd.DataFrame.cleaned = clean``, registers an accessor or sets ``math.precision = 3``, what it set is a part of the key
+as well, with all that it reads. (A cell that does so is not stored itself, see ``cells.lasting``; this is about the
+cells after it.)
 
-Three looks find it. What code of the user's own made, by whatever way it came there, is told by the module whose names
-it sees: the members of a package and of the classes that it gives out are looked through (:func:`strange`), once,
-and again only when one of them has been exchanged. Other values tell nothing of where they come from; but cells that set
-attributes by name are seen to do so (:meth:`Patches.note`). And data that a cell itself reads from a module
+Three looks find it. What code of the user's own made, by whatever way it came there, is told by the module whose
+names it sees: the members of a package and of the classes that it gives out are looked through (:func:`strange`), once,
+and again only when one of them has been exchanged. Other values tell nothing of where they come from; but cells that
+set attributes by name are seen to do so (:meth:`Patches.note`). And data that a cell itself reads from a module
 (``mimetypes.types_map``, :func:`data_read`) counts by its value.
 """
 

@@ -7,6 +7,7 @@ says what its state is.
 from __future__ import annotations
 
 import collections
+import contextlib
 import copyreg
 import datetime as dt
 import functools
@@ -18,16 +19,17 @@ from array import array
 from itertools import compress
 from typing import TYPE_CHECKING, Any, cast
 
-from prefect_cache.cells import leaves
+from prefect_cache.cells import leaves, modules
 from prefect_cache.cells.named import bound_in_module, by_name, importable, kind_name
 from prefect_cache.cells.walk import Shape, Walk, truncated
+from prefect_cache.codecs.pickled import has_own_pickles
 from prefect_cache.digests import Hasher, combine, digest
 from prefect_cache.errors import Unfingerprintable
 
 if TYPE_CHECKING:
     import enum
     import random
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prefect_cache.model import Digest, Json, Step
 
@@ -417,7 +419,31 @@ def instance(value: object, walk: Walk) -> Shape:
         marker = not state and importable(cls)  # such as dataclasses.MISSING: one for all
         shape = Shape(combine("state"), mutable=not marker, detail=_attribute_detail(cls, state))
         return _with_state(shape, value, state, [], walk)
+    if modules.origin(cls.__module__) == "local" and has_own_pickles(cls):
+        # A cell sees more of an object than its class would pickle.
+        state = dict(_readable(value, walk))
+        shape = Shape(combine("state"), mutable=True, detail=_attribute_detail(cls, state))
+        return _with_state(shape, value, state, [], walk)
     return _reduced(value, walk)
+
+
+_LOOKED_INTO: set[int] = set()
+
+
+def _readable(value: object, walk: Walk) -> Iterator[tuple[str, object]]:
+    """Yield the attributes that have digests: a class that pickles itself may leave out a lock, say."""
+    state = state_of(value)
+    if id(value) in _LOOKED_INTO:  # by itself, through what it holds
+        yield from state.items()
+        return
+    _LOOKED_INTO.add(id(value))
+    try:
+        for name, held in state.items():
+            with contextlib.suppress(Unfingerprintable):
+                Walk(walk.shape_of).digest(held)
+                yield name, held
+    finally:
+        _LOOKED_INTO.discard(id(value))
 
 
 def _attribute_detail(cls: type, state: Mapping[str, object]) -> Detail:

@@ -1,10 +1,10 @@
 """What a cell changes of the process rather than of the namespace.
 
 Each :class:`Aspect` is one kind of state that notebooks change: environment variables, the working
-directory, ``sys.path``, warnings filters, options of pandas and scikit-learn, NumPy's way of printing, matplotlib's rcParams, the
-levels of loggers, the locale, the context of decimal numbers, the local time zone, the global random generators. A library that
-is not loaded has its default state, so that a fresh kernel and one that merely imported pandas agree; nothing is
-imported to look.
+directory, ``sys.path``, warnings filters, options of pandas and scikit-learn, NumPy's way of printing, matplotlib's
+rcParams, the levels of loggers, the locale, the context of decimal numbers, the local time zone, the global random
+generators. A library that is not loaded has its default state, so that a fresh kernel and one that merely imported
+pandas agree; nothing is imported to look.
 
 Two uses: the state *before* a run is a part of the key where results or what is shown depend on it
 (:func:`key_parts`), and what the run changed is done again on a hit (:class:`Watch`, :func:`apply`).

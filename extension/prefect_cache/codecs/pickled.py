@@ -6,7 +6,9 @@ A pickle of a notebook's values has three needs that plain pickling does not mee
   set its globals, as if the cell's ``def`` had run there (cloudpickle gives each a private copy of its globals);
 * what is already in the notebook must stay that very object: the pickle then holds a reference, which
   the caller makes and resolves (``refer`` and ``resolve``);
-* closures that share a variable go on sharing it.
+* closures that share a variable go on sharing it;
+* instances of the notebook's own classes come back as they were, also where the class leaves something out of its
+  pickles (``__getstate__``) or makes its instances anew when they are loaded (``__reduce__``, ``__setstate__``).
 
 cloudpickle does the rest: code objects, dynamic classes and enums, properties, type variables.
 A pickle runs code when it is read. It is therefore only opened when its entry carries a trusted signature.
@@ -132,7 +134,67 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduced_type_parameter(value)
         if type(value) not in self.dispatch_table and _names_itself(value):
             return _reduced_by_content(value)
+        if self._namespace is not None and type(value).__module__ == "__main__" and has_own_pickles(type(value)):
+            return self._reduced_instance(value)
         return None
+
+    def _reduced_instance(self, value: Any) -> tuple[Any, ...] | None:
+        """Reduce an instance past its class's own way; None where something in it has no other."""
+        state = contents(value)
+
+        def refer(inner: object) -> Reference | None:
+            return ("itself",) if inner is value else None
+
+        try:
+            if isinstance(value.__reduce_ex__(pickle.HIGHEST_PROTOCOL), str):
+                return None  # there is one such object, which has a name
+            dump(state, io.BytesIO(), namespace=self._namespace, refer=refer)
+        except Unstorable:
+            return None
+        except Exception as error:  # a class's own method may raise anything
+            raise Unstorable(f"a {type(value).__name__} cannot be pickled: {_first_line(error)}") from error
+        return made_past_init, (type(value),), state, None, None, put_contents
+
+
+_OWN_WAYS: Final = (
+    *("__reduce_ex__", "__reduce__", "__getnewargs_ex__", "__getnewargs__"),
+    *("__getstate__", "__setstate__"),
+)
+
+
+def has_own_pickles(cls: type) -> bool:
+    """Tell whether a class says itself how it is pickled, though all that its instances hold is in attributes."""
+    says = any(getattr(cls, way, None) is not getattr(object, way, None) for way in _OWN_WAYS)
+    return says and not isinstance(cls, enum.EnumMeta) and all(map(is_of_python, cls.__mro__[:-1]))
+
+
+def is_of_python(cls: type) -> bool:
+    """Tell whether a ``class`` statement made this class; one that is made in C may have content out of sight."""
+    of_c = (types.WrapperDescriptorType, types.MethodDescriptorType)
+    own = (member for member in vars(cls).values() if isinstance(member, of_c))
+    return bool(cls.__flags__ & HEAP_TYPE) and all(member.__objclass__ is not cls for member in own)
+
+
+def contents(value: Any) -> dict[str, object]:
+    """Return the attributes of an instance, those in slots included."""
+    slots = (
+        name
+        for base in type(value).__mro__
+        for name, member in vars(base).items()
+        if isinstance(member, types.MemberDescriptorType) and base.__flags__ & HEAP_TYPE
+    )
+    return {**getattr(value, "__dict__", {}), **{name: getattr(value, name) for name in slots if hasattr(value, name)}}
+
+
+def made_past_init(cls: type) -> object:
+    """Return an instance of which no method of the class's has been called; called from pickles."""
+    return object.__new__(cls)
+
+
+def put_contents(value: object, state: dict[str, object]) -> None:
+    """Give a restored instance its attributes, past all rules of its class about setting them; called from pickles."""
+    for name, held in state.items():
+        object.__setattr__(value, name, held)
 
 
 def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
