@@ -1,4 +1,4 @@
-"""Whole cells in a real kernel: the cell by itself, what a miss adds to it, and how long a hit takes."""
+"""Whole cells in a real kernel: the cell by itself, what a miss adds to it, how long a hit takes; also in a fresh kernel."""
 
 from __future__ import annotations
 
@@ -37,3 +37,44 @@ def test_cell(benchmark: Any, kernel: Kernel, size: float, way: str) -> None:
     benchmark.pedantic(kernel.run, setup=lambda: ((sources[way](),), {}), rounds=5 if size >= 1 else 1)
     if way != "plain":
         assert kernel.run("import prefect_cache; prefect_cache.last.status").result == repr(way)
+
+
+SMALL = "%%prefect_cache\nx = [1, 2.5, 'three']\nx"
+OVERHEAD = ("load the extension", "the first hit after it", "a hit", "the same cell, plain")
+
+
+@pytest.mark.parametrize("way", OVERHEAD)
+def test_overhead(benchmark: Any, start_kernel: Any, way: str) -> None:
+    """What a person waits for who opens a notebook of yesterday: kernels that have loaded nothing yet, and small values.
+
+    From the request to the reply. The kernel's own part is that of the plain cell.
+    """
+    benchmark.group = "overhead"
+    benchmark.extra_info |= {"operation": "overhead", "kind": "a list", "size": 0.0, "way": way}
+    first = start_kernel(cold=True)
+    first.run("%load_ext prefect_cache")
+    first.run(SMALL)
+    first.run(SMALL)
+
+    def fresh() -> tuple[tuple[Kernel, str], dict[str, Any]]:
+        kernel = start_kernel(cold=True)
+        kernel.run("1 + 1")  # the kernel's own first cell
+        if way == OVERHEAD[0]:
+            return (kernel, "%load_ext prefect_cache"), {}
+        kernel.run("%load_ext prefect_cache")
+        return (kernel, SMALL), {}
+
+    def same() -> tuple[tuple[Kernel, str], dict[str, Any]]:
+        return (first, SMALL if way == OVERHEAD[2] else SMALL.partition("\n")[2]), {}
+
+    rounds = 1 if SIZES == [0.02] else 9
+    found = benchmark.pedantic(
+        lambda kernel, source: (kernel, kernel.run(source)),
+        setup=fresh if way in OVERHEAD[:2] else same,
+        rounds=rounds,
+    )
+    if way in OVERHEAD[1:3]:
+        assert found[0].run("import prefect_cache; prefect_cache.last.status").result == "'hit'"
+        assert found[0].value("'prefect' in __import__('sys').modules or 'pandas' in __import__('sys').modules") == (
+            found[0] is first
+        )

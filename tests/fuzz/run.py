@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import gc
 import importlib
+import io
 import os
 import random
 import sys
@@ -70,9 +72,12 @@ def prepare() -> None:
         del os.environ[name]
     for module in IMPORTS:
         importlib.import_module(module)
+    from prefect_cache.capture import headless
     from prefect_cache.cells.patched import PATCHES
 
     PATCHES.found(["builtins", "numpy", "pandas", "pyarrow"])  # the first look is long, and the same in each world
+    with headless() as shell, contextlib.redirect_stdout(io.StringIO()):
+        shell.run_cell(worlds.PRELUDE + "display(pd.DataFrame({'a': ['x']}), np.arange(3.0))\n1 / 0")
     gc.freeze()  # else the collector writes to every page that a world shares with this process
 
 

@@ -241,11 +241,12 @@ def _shell(shown: list[tuple[str, str]]) -> Any:
             shown.append(("result", format_dict.get("text/plain", "")))
 
         def finish_displayhook(self) -> None:
-            self.flush()
+            pass
 
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
+    config.InteractiveShell.xmode = "Minimal"  # nobody reads the tracebacks, and a quarter of the time went into them
     shell = InteractiveShell.instance(config=config, display_pub_class=Publisher, displayhook_class=Hook)
     shell.showtraceback = lambda *_, **__: None
     shell.showsyntaxerror = lambda *_, **__: None
