@@ -77,7 +77,7 @@ def prepare() -> None:
 
     PATCHES.found(["builtins", "numpy", "pandas", "pyarrow"])  # the first look is long, and the same in each world
     with headless() as shell, contextlib.redirect_stdout(io.StringIO()):
-        shell.run_cell(worlds.PRELUDE + "display(pd.DataFrame({'a': ['x']}), np.arange(3.0))\n1 / 0")
+        shell.run_cell("import numpy as np, pandas as pd\ndisplay(pd.DataFrame({'a': ['x']}), np.arange(3.0))\n1 / 0")
     gc.freeze()  # else the collector writes to every page that a world shares with this process
 
 
