@@ -137,6 +137,52 @@ def test_slots_stay_slots(classes: dict[str, Any]) -> None:
     assert not hasattr(classes["things"][0], "__dict__")
 
 
+OWN_WAYS = """
+import threading
+
+class Leaves:
+    def __init__(self): self.kept, self.left = [1], "as it is"
+    def __getstate__(self): return {"kept": self.kept}
+    def __setstate__(self, state): self.__dict__.update(state, left="made anew")
+
+class Counts:
+    made = 0
+    def __init__(self): Counts.made += 1; self.number = Counts.made
+    def __reduce__(self): return (Counts, ())
+
+class Slots:
+    __slots__ = ("a", "b")
+    def __getstate__(self): return (self.a,)
+    def __setstate__(self, state): self.a, self.b = state[0], None
+
+class Locked:
+    def __init__(self): self.x, self.lock = 1, threading.Lock()
+    def __getstate__(self): return {"x": self.x}
+    def __setstate__(self, state): self.__init__(); self.x = state["x"]
+
+class Only:
+    def __reduce__(self): return "ONLY"
+
+leaves, counts, slots, locked, ONLY = Leaves(), [Counts(), Counts()], Slots(), Locked(), Only()
+leaves.itself, slots.a, slots.b, locked.x = leaves, counts[0], 2, 5
+"""
+
+
+def test_instances_come_back_as_they_were_whatever_their_class_does_about_pickles() -> None:
+    old = notebook(OWN_WAYS)
+    found = moved({name: old[name] for name in ("leaves", "counts", "slots", "Counts")}, old, notebook())
+    assert vars(found["leaves"]) == {"kept": [1], "left": "as it is", "itself": found["leaves"]}
+    assert [one.number for one in found["counts"]] == [1, 2]
+    assert found["Counts"].made == 2
+    assert (found["slots"].a is found["counts"][0], found["slots"].b) == (True, 2)
+
+
+def test_what_nothing_can_keep_is_left_to_the_class_that_leaves_it_out() -> None:
+    old = notebook(OWN_WAYS)
+    locked = moved(old["locked"], old, notebook("import threading"))
+    assert (locked.x, locked.lock.locked()) == (5, False)
+
+
 def test_enum_members_stay_single(classes: dict[str, Any]) -> None:
     assert classes["things"][2] is classes["Colour"].RED
     assert classes["Colour"].GREEN.doubled() == 4

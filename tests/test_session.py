@@ -530,3 +530,13 @@ def test_whether_inputs_share_an_index_parts_keys(root: Path) -> None:
     notebook.run(f"{INDEXED}\nother = (df * 2).copy()")
     assert isinstance(notebook.cached(cell), Miss)
     assert notebook["name"] == "i"
+
+
+def test_windows_onto_an_array_without_a_name_are_onto_one_array(root: Path) -> None:
+    """``reshape`` gives a window, too: two of them have the memory in common that neither owns."""
+    cell = "import numpy as np\na = np.arange(12).reshape(3, 4)\nb = a.view()\nc = a[1:]"
+    Notebook(root).cached(cell)
+    notebook = Notebook(root)
+    assert isinstance(notebook.cached(cell), Hit)
+    notebook["a"][1, 0] = 99
+    assert (notebook["b"][1, 0], notebook["c"][0, 0]) == (99, 99)

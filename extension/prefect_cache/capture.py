@@ -260,8 +260,8 @@ def figures_manner(shell: Shell) -> str:
 def headless(figures: Mapping[str, Json] | None = None) -> Iterator[Shell]:
     """Give a shell without a front end and without history, for a process in which nobody looks on.
 
-    It is the process's shell meanwhile, so that ``display`` and the inline backend find it. `figures` is what
-    :func:`inline_figures` tells of the notebook.
+    It is the process's shell meanwhile, so that ``display`` and the inline backend find it, and what is printed goes to
+    those who record it alone. `figures` is what :func:`inline_figures` tells of the notebook.
     """
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
@@ -269,13 +269,30 @@ def headless(figures: Mapping[str, Json] | None = None) -> Iterator[Shell]:
     main = sys.modules.get("__main__")
     shell = cast("Any", InteractiveShell)(config=Config(HistoryManager={"enabled": False}))
     try:
-        with _as_the_shell(InteractiveShell, shell), shell.builtin_trap, shell.display_trap:
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(contextlib.redirect_stdout(_Nowhere()))
+            undo.enter_context(contextlib.redirect_stderr(_Nowhere()))
+            undo.enter_context(_as_the_shell(InteractiveShell, shell))
+            undo.enter_context(shell.builtin_trap)
+            undo.enter_context(shell.display_trap)
             if figures is not None:
                 _show_inline(shell, figures)
             yield shell
     finally:
         if main is not None:
             sys.modules["__main__"] = main
+
+
+class _Nowhere(io.TextIOBase):
+    """A stream that keeps nothing: a worker's own goes to whoever started it, past all order."""
+
+    encoding = "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 @contextlib.contextmanager

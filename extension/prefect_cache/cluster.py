@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from .capture import Recorder, figures_manner, headless
 from .cells.graph import GraphReader
+from .cells.randomness import WATCH
 from .cells.state import settings, taken_on
 from .errors import UsageProblem
 from .model import Bypass, Failed, Json, Key, Options, Output, Part
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from .capture import Display
     from .session import Job
 
-WATCH = 0.5
+LOOK = 0.5
 """Seconds between two looks of a worker whether its job is still wanted."""
 
 FOLLOW = 0.05
@@ -168,6 +169,7 @@ def work(job: Job) -> Mapping[str, Json]:
         namespace = shell.user_ns
         reader = GraphReader(folder, _outputs(job), trusted=True, namespace=namespace)
         namespace.update({name: reader.get(reference) for name, reference in job["references"].items()})
+        WATCH.take_over(job["random"])
         with _while_wanted(folder), (folder / SHOWN).open("a", encoding="utf-8") as shown:
             session = _session(job, shell, partial(_append, shown))
             outcome = session.compute(job["source"], Options(**_tuples(job["options"])), _key(job))
@@ -227,7 +229,7 @@ def _while_wanted(folder: Path) -> Iterator[None]:
     thread, over = threading.get_ident(), threading.Event()
 
     def watch() -> None:
-        while not over.wait(WATCH):
+        while not over.wait(LOOK):
             if not folder.is_dir():
                 # Dask has no way to stop what runs; this raises at the next step of Python code.
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))

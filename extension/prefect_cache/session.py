@@ -111,6 +111,7 @@ class Job(TypedDict):
     path: list[str]
     settings: dict[str, dict[str, Any]]
     figures: dict[str, Json] | None
+    random: dict[Any, Any]
     notebook: str
     prefect: dict[str, Json]
 
@@ -636,6 +637,7 @@ class Session:
             path=list(sys.path),
             settings=state.settings(),
             figures=self.shell.figures(),
+            random=randomness.WATCH.states(),
             notebook=self.notebook,
             prefect={},
         )

@@ -1,4 +1,4 @@
-"""Whole cells in a real kernel: the cell by itself, what a miss adds to it, how long a hit takes; also in a fresh kernel."""
+"""Whole cells in a real kernel: the cell by itself, what a miss adds to it, how long a hit takes, in a fresh one, too."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OVERHEAD = ("load the extension", "the first hit after it", "a hit", "the same c
 
 @pytest.mark.parametrize("way", OVERHEAD)
 def test_overhead(benchmark: Any, start_kernel: Any, way: str) -> None:
-    """What a person waits for who opens a notebook of yesterday: kernels that have loaded nothing yet, and small values.
+    """What a person waits for who opens yesterday's notebook: kernels that have loaded nothing yet, and small values.
 
     From the request to the reply. The kernel's own part is that of the plain cell.
     """

@@ -37,6 +37,7 @@ MEMBERS_OF_NO_INTEREST = frozenset(
     }
 )
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+ADDRESS_IN_FILES = re.compile(ADDRESS.pattern.encode())
 
 
 def namespace(names: dict[str, Any]) -> dict[str, object]:
@@ -250,6 +251,8 @@ def process(folder: Path, started: dict[str, object]) -> dict[str, object]:
         "max_rows": pd.get_option("display.max_rows"),
         "recursion": sys.getrecursionlimit(),
         "files": {
-            str(p.relative_to(folder)): _digest(p.read_bytes()) for p in sorted(folder.rglob("*")) if p.is_file()
+            str(p.relative_to(folder)): _digest(ADDRESS_IN_FILES.sub(b"", p.read_bytes()))
+            for p in sorted(folder.rglob("*"))
+            if p.is_file()
         },
     }

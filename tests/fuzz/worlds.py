@@ -11,6 +11,7 @@ import ctypes
 import io
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
@@ -63,6 +64,9 @@ def keep(v):
 """,
 }
 """What lies in the folder at the start."""
+
+PLACE = re.compile(r"<ipython-input-[\w-]+>:\d+")
+"""Where a warning says that it comes from; the line with the magic is one more."""
 
 STEP_SECONDS = 60
 WORLD_BYTES = 6 * 2**30
@@ -280,12 +284,12 @@ def _merged(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return what was shown, each run of one stream as one text; of stderr only what the grammar writes."""
     merged: list[tuple[str, str]] = []
     for kind, written in shown:
-        text = snapshot.ADDRESS.sub("", written)
+        text = PLACE.sub("<cell>", snapshot.ADDRESS.sub("", written))
         if merged and merged[-1][0] == kind and kind in {"stdout", "stderr"}:
             merged[-1] = (kind, merged[-1][1] + text)
         else:
             merged.append((kind, text))
-    # Warnings name the file and line that they came from.
+    # What else writes there is the shell's.
     return [(kind, text) for kind, text in merged if kind != "stderr" or text.startswith("err:")]
 
 

@@ -412,8 +412,11 @@ class GraphWriter:
         """
         label = next((r.label for r in self._roots if id(array) in r.arrays), "")
         if onto.block < 0 and id(onto.owner) in arrays:
-            base = _base(onto.array)
-            onto = next(memory.extents([base]))
+            base = next(memory.extents([_base(onto.array)]))
+            if base.owner is not onto.owner and id(onto.owner) not in self._windows:
+                # Both are windows onto an array that has no name.
+                self._windows[id(onto.owner)] = self._window(onto.owner, base, {})
+            onto = base
         try:
             return onto.owner, memory.window(array, onto)
         except Unstorable as error:
@@ -653,7 +656,7 @@ class GraphReader:
             "window": self._window,
             "view": self._view,
             "axes": self._with_axes,
-            "axis": lambda frame, number: memory.axes_of(frame)[number],
+            "axis": self._axis,
         }
         """What becomes of the object that a reference of three words names in the second."""
 
@@ -700,6 +703,12 @@ class GraphReader:
                 except (AttributeError, IndexError, ValueError) as error:
                     raise Damaged(f"a frame does not fit into the memory where it lay: {error}") from error
         return frame
+
+    def _axis(self, frame: object, number: Any) -> object:
+        try:
+            return memory.axes_of(frame)[number]
+        except (IndexError, TypeError) as error:
+            raise Damaged(f"there is no index {number!r} where one should be") from error
 
     def _with_axes(self, frame: object, axes: Any) -> object:
         for number, reference in axes:

@@ -152,6 +152,24 @@ class RandomWatch:
         for generator in self._generators.values():
             generator.look()
 
+    def states(self) -> dict[Name, Any]:
+        """Return the whole state of each generator that the notebook seeded, for a process elsewhere."""
+        self.look()
+        found: dict[Name, Any] = {}
+        if self.seeded("random"):
+            found["random"] = random.getstate()
+        if self.seeded("numpy.random") and (numpy_random := sys.modules.get("numpy.random")) is not None:
+            found["numpy.random"] = numpy_random.get_state()
+        return found
+
+    def take_over(self, states: Mapping[Name, Any]) -> None:
+        """Let this process's generators stand where those of another stand; the others count as unseeded."""
+        self.start()
+        for name, state in states.items():
+            module = importlib.import_module(name)
+            (module.setstate if name == "random" else module.set_state)(state)
+            self._generators[name].seeded, self._generators[name].last = True, take(name)
+
     def seeded(self, name: Name) -> bool:
         """Tell whether the notebook seeded this generator."""
         return self._generators[name].seeded
