@@ -225,29 +225,30 @@ INLINE: Final = "module://matplotlib_inline.backend_inline"
 """Matplotlib's name for the backend that shows figures below cells."""
 
 
+_USUAL_FIGURES: Final = {
+    "figure_formats": ["png"],
+    "print_figure_kwargs": {"bbox_inches": "tight"},
+    "close_figures": True,
+}
+
+
 def inline_figures(shell: Shell) -> dict[str, Json] | None:
     """Return how the inline backend shows figures in this shell; None where it does not.
 
     A kernel names that backend to matplotlib by a variable, so that it is the one also where nothing is drawn yet.
     """
     backend = sys.modules.get("matplotlib_inline.backend_inline")
-    if backend is None:
-        return {} if os.environ.get("MPLBACKEND") == INLINE else None
-    if backend.flush_figures not in shell.events.callbacks["post_execute"]:
+    if backend is None and os.environ.get("MPLBACKEND") != INLINE:
         return None
-    settings = backend.InlineBackend.instance()
-    return {
-        "figure_formats": sorted(settings.figure_formats),
-        "print_figure_kwargs": _plain(settings.print_figure_kwargs),
-        "close_figures": bool(settings.close_figures),
-    }
-
-
-_USUAL_FIGURES: Final = {
-    "figure_formats": ["png"],
-    "print_figure_kwargs": {"bbox_inches": "tight"},
-    "close_figures": True,
-}
+    if backend is not None and backend.flush_figures not in shell.events.callbacks["post_execute"]:
+        return None
+    config = sys.modules.get("matplotlib_inline.config")
+    if config is not None and config.InlineBackend.initialized():
+        settings = config.InlineBackend.instance()
+        said = {name: getattr(settings, name) for name in _USUAL_FIGURES}
+    else:  # what ``%config`` has set waits for it
+        said = {name: value for name, value in shell.config.get("InlineBackend", {}).items() if name in _USUAL_FIGURES}
+    return {name: _plain(sorted(value) if name == "figure_formats" else value) for name, value in said.items()}
 
 
 def figures_manner(shell: Shell) -> str:

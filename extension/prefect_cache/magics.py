@@ -12,9 +12,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import importlib
 import os
 import re
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,7 +33,7 @@ from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validat
 from . import arguments, explain, flows, inventory, report
 from .capture import Recorder, after_cell, figures_manner, inline_figures, plain_text, replay, shadowed, tee
 from .cells.patched import PATCHES
-from .cells.randomness import WATCH
+from .cells.randomness import WATCH, undisturbed
 from .completion import Completions
 from .errors import CacheError, UsageProblem
 from .model import Bypass, Failed, Hit, Miss, Options, Retention
@@ -379,11 +381,12 @@ class PrefectCache(Magics):
         __tracebackhide__ = True
         from .cluster import Cluster
 
-        if self._cluster is None or self._cluster.name != self.task_runner:
-            self._let_cluster_go()
-            self._cluster = Cluster(self.task_runner)
         self._waits.says("running on the cluster")
-        return self._cluster.run(job, lambda display: replay([display], self.shell))
+        with undisturbed():  # Dask draws random numbers for its own ends
+            if self._cluster is None or self._cluster.name != self.task_runner:
+                self._let_cluster_go()
+                self._cluster = Cluster(self.task_runner)
+            return self._cluster.run(job, lambda display: replay([display], self.shell))
 
     def _let_cluster_go(self) -> None:
         if self._cluster is not None:
@@ -764,6 +767,8 @@ def load(shell: IPythonShell) -> None:
     for event in _AROUND_CELLS:
         shell.events.register(event, _look_at_generators)
     shell.events.register("post_run_cell", magics.journal.note)
+    # What the first cell needs is imported while the person goes on to it.
+    threading.Thread(target=importlib.import_module, args=("prefect_cache.session",), daemon=True).start()
 
 
 _AROUND_CELLS: Final = ("pre_run_cell", "post_run_cell")

@@ -26,8 +26,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from IPython.core.error import UsageError
 
-from .cells.code import home
-from .cells.fingerprint import fingerprint
 from .errors import CellTimeout, Unfingerprintable
 
 if TYPE_CHECKING:
@@ -99,7 +97,7 @@ class Runner:
         formatters = self._shell.display_formatter.formatters
         for kind, one in formatters.items():
             for cls, function in [*one.type_printers.items(), *one.deferred_printers.items()]:
-                if isinstance(function, FunctionType) and home(function) in (None, "__main__"):
+                if isinstance(function, FunctionType) and function.__globals__.get("__name__") == "__main__":
                     yield f"{kind} of {cls}: {self._digest(function)}"
         formatter = formatters["text/plain"]
         for name in _PRINTING:
@@ -108,6 +106,8 @@ class Runner:
                 yield f"{name}={value!r}"
 
     def _digest(self, function: FunctionType) -> str:
+        from .cells.fingerprint import fingerprint
+
         try:
             return fingerprint(function, self._shell.user_ns)
         except Unfingerprintable:

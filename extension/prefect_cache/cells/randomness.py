@@ -12,20 +12,22 @@ than needed, no more.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.abc
 import random
 import sys
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect_cache import digests
 from prefect_cache.cells.standins import StandIn
 from prefect_cache.model import Observed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -259,6 +261,20 @@ class _WhenImported(importlib.abc.MetaPathFinder):
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let the generators stand where they stood, whoever draws from them meanwhile: it is not the notebook's doing."""
+    own = random.getstate()
+    numpy_random = sys.modules.get("numpy.random")
+    other = None if numpy_random is None else numpy_random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(own)
+        if numpy_random is not None:
+            numpy_random.set_state(other)
 
 
 WATCH = RandomWatch()
