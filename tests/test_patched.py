@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from hearts import Notebook
-from prefect_cache.cells import connections
+from prefect_cache.cells import connections, patched
 from prefect_cache.cells.patched import ABSENT, Patches, data_read
 from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import Bypass, Hit, Miss
@@ -134,6 +134,18 @@ def test_data_of_a_module_is_changed_in_place_again(tmp_path, monkeypatch):
     del mimetypes.types_map[".b"]
     assert isinstance(notebook.cached(cell), Hit)
     assert mimetypes.types_map == {".a": "a/a", ".b": "b/b"}
+
+
+def test_what_a_library_was_told_counts_by_the_arguments(tmp_path, monkeypatch):
+    """Nobody can read back what ``polars.set_random_seed`` was given."""
+    monkeypatch.setattr(patched.PATCHES, "called", {})
+    notebook = Notebook(tmp_path / "store")
+    cell = "x = [1]"
+    notebook.run("import polars as pl\nseed = 1")
+    for seed, expected in ((1, Miss), (2, Miss), (1, Hit)):
+        notebook.names["seed"] = seed
+        patched.PATCHES.note(ast.parse("pl.set_random_seed(seed)"), notebook.names)
+        assert isinstance(notebook.cached(cell), expected)
 
 
 class TestDuckDB:

@@ -377,7 +377,15 @@ class Fingerprinter:
                 continue
             made = self._fingerprint(value, (("module", module), *steps))
             self._put(Part("input", f"{module}.{way}", made.digest, made.detail))
+        for dotted, (source, values) in patched.PATCHES.called.items():
+            self._put(Part("state", f"{dotted}()", combine("called", source, self._of_arguments(values)), source))
         self._drain()
+
+    def _of_arguments(self, values: Sequence[object]) -> Digest:
+        try:
+            return self._again.digest(values)
+        except Unfingerprintable:
+            return combine("some")
 
     def _take_data(self, place: patched.Place, value: object) -> None:
         module, name = place

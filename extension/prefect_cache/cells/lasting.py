@@ -34,7 +34,8 @@ CALLS: Final = frozenset(
         *("gc.disable", "gc.enable", "gc.freeze", "faulthandler.enable", "socket.setdefaulttimeout"),
         *("asyncio.set_event_loop_policy", "nest_asyncio.apply", "multiprocessing.set_start_method"),
         *("tqdm.pandas", "plt.ion", "plt.ioff", "plt.switch_backend", "matplotlib.use"),
-        *("mpl.use", "torch.manual_seed", "torch.set_default_dtype", "tf.random.set_seed", "jax.config.update"),
+        *("mpl.use", "torch.manual_seed", "torch.set_default_dtype", "random.set_seed", "config.update"),
+        *("pl.set_random_seed", "polars.set_random_seed", "utils.set_random_seed", "pl.enable_string_cache"),
         *("copyreg.pickle", "copyreg.constructor", "mimetypes.add_type", "csv.field_size_limit"),
     },
 )
@@ -48,6 +49,13 @@ def call(dotted: str) -> str:
     """Return what is wrong with a call of a function so named; nothing where it is none of these."""
     known = ".".join(dotted.split(".")[-2:]) in CALLS
     return f"{dotted}() changes the process, which a hit could not do again" if known else ""
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the calls in code that change the process, with the names by which it does so."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and call(dotted := dotted_name(node.func)):
+            yield dotted, node
 
 
 def setting(dotted: str) -> str:

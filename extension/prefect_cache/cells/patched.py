@@ -5,11 +5,12 @@ A package's name and version stand for it in a key, as long as it is what was in
 as well, with all that it reads. (A cell that does so is not stored itself, see ``cells.lasting``; this is about the
 cells after it.)
 
-Three looks find it. What code of the user's own made, by whatever way it came there, is told by the module whose
-names it sees: the members of a package and of the classes that it gives out are looked through (:func:`strange`), once,
-and again only when one of them has been exchanged. Other values tell nothing of where they come from; but cells that
-set attributes by name are seen to do so (:meth:`Patches.note`). And data that a cell itself reads from a module
-(``mimetypes.types_map``, :func:`data_read`) counts by its value.
+Four looks find it. What code of the user's own made, by whatever way it came there, is told by the module whose names
+it sees: the members of a package and of the classes that it gives out are looked through (:func:`strange`), once, and
+again only when one of them has been exchanged. Other values tell nothing of where they come from; but cells that set
+attributes by name are seen to do so (:meth:`Patches.note`). So are calls of which a library keeps what it was told
+where nobody can read it back (``polars.set_random_seed(1)``): they count by their arguments. And data that a cell
+itself reads from a module (``mimetypes.types_map``, :func:`data_read`) counts by its value.
 """
 
 from __future__ import annotations
@@ -38,9 +39,14 @@ class Patches:
     def __init__(self) -> None:
         self._noted: dict[Place, None] = {}
         self._looked: dict[str, tuple[int, dict[Place, object]]] = {}
+        self.called: dict[str, tuple[str, tuple[object, ...]]] = {}
+        """Of functions that change the process, the last call by a cell: its source, and what names in it stood for."""
 
     def note(self, tree: ast.AST, namespace: Mapping[str, object]) -> None:
-        """Remember which attributes a cell that has run may have set."""
+        """Remember which attributes a cell that has run may have set, and what it has told libraries."""
+        for dotted, node in lasting.calls(tree):
+            names = [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
+            self.called[dotted] = (ast.unparse(node), tuple(namespace.get(name) for name in names))
         for dotted in lasting.settings(tree):
             if (place := _place(dotted.split("."), namespace)) is not None:
                 self._noted[place] = None
