@@ -75,7 +75,8 @@ def facts(manifest: Manifest) -> Facts:
     """Return what a list shows and searches of a manifest."""
     values = [o for o in manifest.outputs if not o.is_part]
     frame = max((o for o in values if "rows" in o.meta), key=lambda o: o.size, default=None)
-    names = list(dict.fromkeys(o.name for o in values))
+    # A file of values that belong together is called after all of them.
+    names = list(dict.fromkeys(name for o in values for name in o.name.split(", ")))
     outputs = ", ".join(names)
     words = [manifest.name or outputs or NAMELESS, *names, manifest.run.notebook, *_column_names(values)]
     return Facts(
