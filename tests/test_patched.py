@@ -58,7 +58,10 @@ def test_what_the_users_code_made_is_found_wherever_it_was_put(users, source, mo
     assert patches.found(["pandas", "math"]) == {}
     monkeypatch.setattr(pd.DataFrame, "more", value, raising=False)
     monkeypatch.setattr(math, "more", value, raising=False)
-    assert patches.found(["pandas", "math"]) == {("pandas", "DataFrame.more"): value, ("math", "more"): value}
+    assert patches.found(["pandas", "math"]) == {
+        (pd.DataFrame.__module__, "DataFrame.more"): value,
+        ("math", "more"): value,
+    }
     assert patches.found(["math"]) == {("math", "more"): value}
     monkeypatch.undo()
     assert patches.found(["pandas", "math"]) == {}
@@ -68,7 +71,7 @@ def test_an_accessor_is_found(users):
     accessor = made_by(users, "class Geo:\n    def __init__(self, o): pass\nGeo")
     pd.api.extensions.register_dataframe_accessor("geo_of_test")(accessor)
     try:
-        assert list(Patches().found(["pandas"])) == [("pandas", "DataFrame.geo_of_test")]
+        assert list(Patches().found(["pandas"])) == [(pd.DataFrame.__module__, "DataFrame.geo_of_test")]
     finally:
         del pd.DataFrame.geo_of_test
         pd.DataFrame._accessors.discard("geo_of_test")
@@ -80,7 +83,12 @@ def test_values_set_by_name_are_noted(monkeypatch):
     monkeypatch.setattr(pd.DataFrame, "limit", 3, raising=False)
     assert patches.found(["math", "pandas"]) == {}
     patches.note(ast.parse("m.tau2 = 7\npd.DataFrame.limit = 3\nown.x = 5\nsetattr(m, 'e', 1)\ndel m.gone"), names)
-    expected = {("math", "tau2"): 7, ("pandas", "DataFrame.limit"): 3, ("math", "e"): math.e, ("math", "gone"): ABSENT}
+    expected = {
+        ("math", "tau2"): 7,
+        (pd.DataFrame.__module__, "DataFrame.limit"): 3,
+        ("math", "e"): math.e,
+        ("math", "gone"): ABSENT,
+    }
     assert patches.found([]) == expected
 
 

@@ -326,6 +326,7 @@ def main() -> int:
     """Play all with each peer and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="scenarios with these words in area and title")
+    parser.add_argument("--every", type=int, default=1, help="play one scenario in so many (all take half an hour)")
     parser.add_argument("--verbose", action="store_true", help="say of each scenario what happened")
     options = parser.parse_args()
     for module in ("numpy", "pandas", "pyarrow.parquet", "joblib", "marimo"):
@@ -333,7 +334,8 @@ def main() -> int:
     _ipycache()
     peers: list[Peer] = [Marimo(), Joblib(), Ipycache()]
     tallies = {peer.name: Tally() for peer in peers}
-    chosen = [story for story in stories() if options.only in story.id and applies(story)]
+    applying = [story for story in stories() if options.only in story.id and applies(story)]
+    chosen = applying[:: options.every]
     for story in chosen:
         plain = live(story, Plain())
         for peer in peers:
@@ -343,13 +345,14 @@ def main() -> int:
                 said = traceback.format_exc()
             if options.verbose:
                 print(f"{peer.name:8} {story.id}: {said}", flush=True)
-    print(_table(tallies, len(chosen)))
+    print(_table(tallies, len(chosen), len(applying)))
     return 0
 
 
-def _table(tallies: dict[str, Tally], total: int) -> str:
+def _table(tallies: dict[str, Tally], played: int, applying: int) -> str:
+    areas = ", ".join(area for area in AREAS if area != "display")
     lines = [
-        f"{total} of {len(stories())} scenarios apply ({', '.join(a for a in AREAS if a != 'display')})",
+        f"{applying} of {len(stories())} scenarios apply ({areas}); played: {played}",
         "",
         "| cache | right | wrong result | cannot run | spared of the runs that could be |",
         "| --- | --: | --: | --: | --: |",

@@ -186,7 +186,8 @@ def _place(words: list[str], namespace: Mapping[str, object]) -> Place | None:
     for word in words[1:-1]:
         owner = getattr(owner, word, None)
         place = _name_of(owner) or (place and (place[0], f"{place[1]}.{word}".lstrip(".")))
-    return place and (place[0], f"{place[1]}.{words[-1]}".lstrip("."))
+    ours = place is not None and modules.package_name(place[0]) == modules.package_name(__name__)
+    return None if place is None or ours else (place[0], f"{place[1]}.{words[-1]}".lstrip("."))
 
 
 def _name_of(owner: object) -> Place | None:
