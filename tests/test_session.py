@@ -540,3 +540,12 @@ def test_windows_onto_an_array_without_a_name_are_onto_one_array(root: Path) -> 
     assert isinstance(notebook.cached(cell), Hit)
     notebook["a"][1, 0] = 99
     assert (notebook["b"][1, 0], notebook["c"][0, 0]) == (99, 99)
+
+
+def test_a_named_tuple_stays_that_very_one(root: Path) -> None:
+    """Where an output is an input, or the last expression shows one."""
+    notebook = Notebook(root)
+    notebook.run("from collections import namedtuple\np = namedtuple('Pair', 'x items')(5, [])")
+    for expected in (Miss, Hit):
+        assert isinstance(notebook.cached("q = [p]\np"), expected)
+        assert notebook["q"][0] is notebook["p"] is notebook.value

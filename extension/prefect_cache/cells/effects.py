@@ -195,9 +195,9 @@ def _was(node: Node) -> _Was:
 
 
 def _has_identity(value: object) -> bool:
-    return value is not None and not isinstance(
-        value, bool | int | float | complex | str | bytes | tuple | frozenset | range
-    )
+    if isinstance(value, tuple):
+        return type(value) is not tuple  # a named tuple of the notebook's is one of its instances
+    return value is not None and not isinstance(value, bool | int | float | complex | str | bytes | frozenset | range)
 
 
 def _is_importable(value: object) -> bool:
