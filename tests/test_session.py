@@ -549,3 +549,17 @@ def test_a_named_tuple_stays_that_very_one(root: Path) -> None:
     for expected in (Miss, Hit):
         assert isinstance(notebook.cached("q = [p]\np"), expected)
         assert notebook["q"][0] is notebook["p"] is notebook.value
+
+
+def test_long_chains_of_objects_with_pickles_of_their_own_take_no_time(root: Path) -> None:
+    """Each is tried once, however many hold each other."""
+    notebook = Notebook(root)
+    notebook.run(
+        "class Link:\n    def __init__(self, inner): self.inner, self.back = inner, None\n"
+        "    def __getstate__(self): return {'inner': self.inner}\n"
+        "chain = None\nfor _ in range(40):\n    link = Link(chain)\n    if chain: chain.back = link\n    chain = link"
+    )
+    for expected in (Miss, Hit):
+        assert isinstance(notebook.cached("other, first = [chain], Link(Link(chain))"), expected)
+        assert notebook["other"][0] is notebook["first"].inner.inner is notebook["chain"]
+        assert notebook["chain"].inner.back is notebook["chain"]

@@ -7,7 +7,6 @@ says what its state is.
 from __future__ import annotations
 
 import collections
-import contextlib
 import copyreg
 import datetime as dt
 import functools
@@ -427,23 +426,19 @@ def instance(value: object, walk: Walk) -> Shape:
     return _reduced(value, walk)
 
 
-_LOOKED_INTO: set[int] = set()
-
-
 def _readable(value: object, walk: Walk) -> Iterator[tuple[str, object]]:
     """Yield the attributes that have digests: a class that pickles itself may leave out a lock, say."""
+    # Each object is tried once by all walks of one fingerprinter; nothing is left out of what leads back to it.
+    left_out: dict[int, set[str]] = vars(walk.shape_of).setdefault("left_out", {})
     state = state_of(value)
-    if id(value) in _LOOKED_INTO:  # by itself, through what it holds
-        yield from state.items()
-        return
-    _LOOKED_INTO.add(id(value))
-    try:
+    if id(value) not in left_out:
+        left_out[id(value)] = set()
         for name, held in state.items():
-            with contextlib.suppress(Unfingerprintable):
+            try:
                 Walk(walk.shape_of).digest(held)
-                yield name, held
-    finally:
-        _LOOKED_INTO.discard(id(value))
+            except Unfingerprintable:
+                left_out[id(value)].add(name)
+    yield from ((name, held) for name, held in state.items() if name not in left_out[id(value)])
 
 
 def _attribute_detail(cls: type, state: Mapping[str, object]) -> Detail:

@@ -83,10 +83,13 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         *,
         namespace: Mapping[str, object] | None = None,
         refer: Refer | None = None,
+        decided: dict[int, bool] | None = None,
     ) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._namespace = namespace
         self._refer = refer
+        self._decided = {} if decided is None else decided
+        """Of instances with pickles of their own, by ``id``, whether they go by content; shared with the tries."""
 
     def persistent_id(self, value: object) -> Reference | None:
         """Return what stands in for `value`, None where it is pickled itself."""
@@ -141,19 +144,22 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _reduced_instance(self, value: Any) -> tuple[Any, ...] | None:
         """Reduce an instance past its class's own way; None where something in it has no other."""
         state = contents(value)
+        if id(value) not in self._decided:
+            self._decided[id(value)] = True  # for what leads back to it
+            self._decided[id(value)] = self._goes_by_content(value, state)
+        return (made_past_init, (type(value),), state, None, None, put_contents) if self._decided[id(value)] else None
 
-        def refer(inner: object) -> Reference | None:
-            return ("itself",) if inner is value else None
-
+    def _goes_by_content(self, value: Any, state: dict[str, object]) -> bool:
+        file = io.BytesIO()
         try:
             if isinstance(value.__reduce_ex__(pickle.HIGHEST_PROTOCOL), str):
-                return None  # there is one such object, which has a name
-            dump(state, io.BytesIO(), namespace=self._namespace, refer=refer)
+                return False  # there is one such object, which has a name
+            dump(state, file, pickler=ValuePickler(file, namespace=self._namespace, decided=self._decided))
         except Unstorable:
-            return None
+            return False
         except Exception as error:  # a class's own method may raise anything
             raise Unstorable(f"a {type(value).__name__} cannot be pickled: {_first_line(error)}") from error
-        return made_past_init, (type(value),), state, None, None, put_contents
+        return True
 
 
 _OWN_WAYS: Final = (
