@@ -178,6 +178,12 @@ class TestDuckDB:
         with pytest.raises(Unfingerprintable, match="DuckDB's own connection holds the"):
             connections.check(["duckdb"])
 
+    def test_a_home_that_moved_is_no_setting(self, tmp_path, monkeypatch):
+        assert connections.held() == ()
+        monkeypatch.setenv("HOME", str(tmp_path))
+        connections._usual.cache_clear()
+        assert connections.held() == ()
+
     def test_a_cell_that_asks_it_is_known_only_while_it_is_empty(self, tmp_path):
         notebook = Notebook(tmp_path / "store")
         asking = "import duckdb\nn = duckdb.sql('select 1').fetchall()"

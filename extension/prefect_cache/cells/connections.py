@@ -25,7 +25,12 @@ _HELD = """
         where not internal and database_name <> current_database()
     order by all
 """
-_SETTINGS = "select name, value from duckdb_settings()"
+# Not where secrets lie, as long as that is the usual place: it is in the folder that was the home when the connection
+# was made (DuckDB 1.4 to 2.0), so that a notebook which sets HOME later has changed nothing here.
+_SETTINGS = """
+    select name, value from duckdb_settings()
+    where not (name = 'secret_directory' and contains(value, '.duckdb') and suffix(value, 'stored_secrets'))
+"""
 
 
 def held() -> tuple[str, ...]:
