@@ -9,7 +9,8 @@ import textwrap
 
 import pytest
 
-from prefect_cache.cells import code, modules
+from prefect_cache import modules
+from prefect_cache.cells import code
 from prefect_cache.cells.code import module_parts
 from prefect_cache.cells.fingerprint import Fingerprinter, fingerprint, resolve
 from prefect_cache.errors import Unfingerprintable

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 AREAS = ("code", "values", "namespace", "display", "files", "syntax", "losslessness")
 CACHED = frozenset({"miss", "hit", "bypass", "failed", "refresh", "error"})
+OTHERS = frozenset({"cell", "check", "write", "remove", "restart"})
 
 _STEP = re.compile(r"^--- (\w+) ?(.*)$", re.MULTILINE)
 
@@ -91,6 +92,8 @@ def _steps(text: str) -> Iterator[Step]:
     last = {True: "", False: ""}
     pieces = _STEP.split(text)[1:]
     for verb, words, raw in zip(*[iter(pieces)] * 3, strict=True):
+        if verb not in CACHED | OTHERS:
+            raise ValueError(f"no step of a scenario: {verb}")
         body = raw.strip("\n")
         if verb in CACHED or verb == "cell":
             body = body or last[verb in CACHED]

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells import leaves, modules
+from prefect_cache import modules
+from prefect_cache.cells import leaves
 from prefect_cache.cells.named import by_name, importable, kind_name
 from prefect_cache.cells.plain import opaque, run
 from prefect_cache.cells.walk import Shape, Walk, truncated

@@ -19,7 +19,8 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from prefect_cache.cells import inplace, modules
+from prefect_cache import modules
+from prefect_cache.cells import inplace
 from prefect_cache.cells import state as process
 from prefect_cache.cells.fingerprint import Fingerprinter, resolve
 from prefect_cache.cells.graph import GraphReader, GraphWriter

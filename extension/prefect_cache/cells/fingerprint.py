@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from prefect_cache import modules
 from prefect_cache.cells import (
     arrays,
     code,
@@ -34,7 +35,6 @@ from prefect_cache.cells import (
     connections,
     lasting,
     leaves,
-    modules,
     named,
     patched,
     plain,

@@ -22,11 +22,11 @@ import operator
 import random
 import sys
 import types
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache.cells.code import is_dispatcher, registered_with
-from prefect_cache.codecs.pickled import is_of_python
+from prefect_cache.codecs.pickled import attributes, is_of_python, slots
 from prefect_cache.errors import Unstorable
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ _CONTAINERS: Final[dict[str, type]] = {
 _TRANSPARENT: Final = frozenset({object, types.SimpleNamespace, collections.OrderedDict, *_CONTAINERS.values()})
 """Types of C whose content is known here; a class of Python's own keeps its content in attributes and slots."""
 
-_HEAP_TYPE = 1 << 9
 _OWN_CLASS_ATTRIBUTES = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__qualname__"})
 
 
@@ -62,7 +61,7 @@ class State:
     kind: str
     content: Any = None
     attributes: dict[str, Any] | None = None
-    slots: dict[str, Any] | None = None
+    slots: dict[str, Any] = field(default_factory=dict)
     kept: tuple[int, ...] = ()
     """For pandas objects, of each block: :data:`EXCHANGED`, or written into if at all, while `ALONE` or `SHARED`."""
     writes: tuple[tuple[Any, Any], ...] = ()
@@ -82,7 +81,7 @@ def state_of(value: Any, memory: Mapping[int, bool] = types.MappingProxyType({})
     if kind == "pandas":
         ways = {None: EXCHANGED, False: ALONE, True: SHARED}
         return State(kind, content, kept=tuple(ways[memory.get(address)] for address in memory_of(value)))
-    return State(kind, content, *(_attributes(value) if _CONTENTS[kind].has_attributes else (None, None)))
+    return State(kind, content, *(attributes(value) if _CONTENTS[kind].has_attributes else (None, {})))
 
 
 def put_state(value: Any, state: State) -> None:
@@ -391,33 +390,18 @@ def _set(name: str) -> Callable[[Any, Any], None]:
     return lambda value, content: setattr(value, name, content)
 
 
-def _attributes(value: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    own = getattr(value, "__dict__", None)
-    slots = {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
-    return (None if own is None else dict(own)), slots or None
-
-
-def _slots(cls: type) -> list[str]:
-    return [
-        name
-        for base in cls.__mro__
-        for name, member in vars(base).items()
-        if isinstance(member, types.MemberDescriptorType) and base.__flags__ & _HEAP_TYPE
-    ]
-
-
 def _put_attributes(value: Any, state: State) -> None:
     if state.attributes is not None:
-        own = value.__dict__
+        own = object.__getattribute__(value, "__dict__")
         own.clear()
         own.update(state.attributes)
-    wanted = state.slots or {}
-    for name in _slots(type(value)):
-        # object's own methods: a frozen dataclass or a class with rules of its own refuses the usual way.
-        if name in wanted:
-            object.__setattr__(value, name, wanted[name])
-        elif hasattr(value, name):
-            object.__delattr__(value, name)
+    # Past the class's own rules: a frozen dataclass, say, refuses the usual way.
+    filled = attributes(value)[1]
+    for name, slot in slots(type(value)).items():
+        if name in state.slots:
+            slot.__set__(value, state.slots[name])
+        elif name in filled:
+            slot.__delete__(value)
 
 
 def _is_content(name: str, value: Any) -> bool:

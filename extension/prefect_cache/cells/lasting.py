@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from prefect_cache.cells import modules
+from prefect_cache import modules
 from prefect_cache.cells.named import importable
 
 if TYPE_CHECKING:

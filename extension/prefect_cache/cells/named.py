@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells import modules
+from prefect_cache import modules
 from prefect_cache.cells.walk import Shape, Walk
 from prefect_cache.digests import combine
 

@@ -21,7 +21,8 @@ import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells import lasting, modules
+from prefect_cache import modules
+from prefect_cache.cells import lasting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -18,10 +18,11 @@ from array import array
 from itertools import compress
 from typing import TYPE_CHECKING, Any, cast
 
-from prefect_cache.cells import leaves, modules
+from prefect_cache import modules
+from prefect_cache.cells import leaves
 from prefect_cache.cells.named import bound_in_module, by_name, importable, kind_name
 from prefect_cache.cells.walk import Shape, Walk, truncated
-from prefect_cache.codecs.pickled import has_own_pickles
+from prefect_cache.codecs.pickled import contents, has_own_pickles
 from prefect_cache.digests import Hasher, combine, digest
 from prefect_cache.errors import Unfingerprintable
 
@@ -387,18 +388,7 @@ DERIVED = {"pandas": ("_cache", "_item_cache", "_cacher"), "sklearn": ("_doc_lin
 
 def state_of(value: object) -> dict[str, object]:
     """Return the attributes that an instance holds, in its ``__dict__`` and in slots."""
-    state = dict(getattr(value, "__dict__", ()) or ())
-    for base in type(value).__mro__:
-        for name, slot in vars(base).items():
-            if (
-                type(slot) is types.MemberDescriptorType
-                and name not in ("__weakref__", "__dict__")
-                and name not in state
-            ):
-                try:
-                    state[slot.__name__] = slot.__get__(value)
-                except AttributeError:
-                    continue  # a slot that nothing was put into
+    state = contents(value)
     for name in DERIVED.get(type(value).__module__.partition(".")[0], ()):
         state.pop(name, None)
     return state

@@ -20,7 +20,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prefect_cache.cells import modules, randomness
+from prefect_cache import modules
+from prefect_cache.cells import randomness
 from prefect_cache.cells.fingerprint import fingerprint
 from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import Part

@@ -7,8 +7,9 @@ A pickle of a notebook's values has three needs that plain pickling does not mee
 * what is already in the notebook must stay that very object: the pickle then holds a reference, which
   the caller makes and resolves (``refer`` and ``resolve``);
 * closures that share a variable go on sharing it;
-* instances of the notebook's own classes come back as they were, also where the class leaves something out of its
-  pickles (``__getstate__``) or makes its instances anew when they are loaded (``__reduce__``, ``__setstate__``).
+* instances of the user's own classes, the notebook's and those of modules beside it, come back as they were, also
+  where the class leaves something out of its pickles (``__getstate__``), makes its instances anew when they are
+  loaded (``__reduce__``, ``__setstate__``), or has a say in reading and setting attributes.
 
 cloudpickle does the rest: code objects, dynamic classes and enums, properties, type variables.
 A pickle runs code when it is read. It is therefore only opened when its entry carries a trusted signature.
@@ -36,6 +37,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import cloudpickle
 
+from prefect_cache import modules
 from prefect_cache.codecs import Written
 from prefect_cache.digests import TreeHasher
 from prefect_cache.errors import Damaged, Unstorable, Untrusted
@@ -88,6 +90,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._namespace = namespace
         self._refer = refer
+        self._usual: dict[type, bool] = {}
         self._decided = {} if decided is None else decided
         """Of instances with pickles of their own, by ``id``, whether they go by content; shared with the tries."""
 
@@ -137,13 +140,25 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduced_type_parameter(value)
         if type(value) not in self.dispatch_table and _names_itself(value):
             return _reduced_by_content(value)
-        if self._namespace is not None and type(value).__module__ == "__main__" and has_own_pickles(type(value)):
+        if self._namespace is not None and not self._is_usual(type(value)):
             return self._reduced_instance(value)
         return None
+
+    def _is_usual(self, cls: type) -> bool:
+        """Tell whether pickle's own way keeps the instances of a class as they are, or the class is not the user's."""
+        known = self._usual.get(cls)
+        if known is None:
+            # To slots, and to what reading a pickle asks for (__setstate__), a class may answer by code of its own.
+            own = has_own_pickles(cls) or hasattr(cls, "__getattr__") or slots(cls)
+            users = modules.origin(cls.__module__) == "local" and _holds_attributes_alone(cls)
+            known = self._usual[cls] = not (own and users)
+        return known
 
     def _reduced_instance(self, value: Any) -> tuple[Any, ...] | None:
         """Reduce an instance past its class's own way; None where something in it has no other."""
         state = contents(value)
+        if not has_own_pickles(type(value)):
+            return made_past_init, (type(value),), state, None, None, put_contents
         if id(value) not in self._decided:
             self._decided[id(value)] = True  # for what leads back to it
             self._decided[id(value)] = self._goes_by_content(value, state)
@@ -171,7 +186,12 @@ _OWN_WAYS: Final = (
 def has_own_pickles(cls: type) -> bool:
     """Tell whether a class says itself how it is pickled, though all that its instances hold is in attributes."""
     says = any(getattr(cls, way, None) is not getattr(object, way, None) for way in _OWN_WAYS)
-    return says and not isinstance(cls, enum.EnumMeta) and all(map(is_of_python, cls.__mro__[:-1]))
+    return says and _holds_attributes_alone(cls)
+
+
+def _holds_attributes_alone(cls: type) -> bool:
+    # Members of enumerations are made with their class.
+    return not isinstance(cls, enum.EnumMeta) and all(map(is_of_python, cls.__mro__[:-1]))
 
 
 def is_of_python(cls: type) -> bool:
@@ -181,15 +201,36 @@ def is_of_python(cls: type) -> bool:
     return bool(cls.__flags__ & HEAP_TYPE) and all(member.__objclass__ is not cls for member in own)
 
 
-def contents(value: Any) -> dict[str, object]:
+def slots(cls: type) -> dict[str, types.MemberDescriptorType]:
+    """Return the slots that ``class`` statements declare for the instances of `cls`, by name."""
+    found: dict[str, types.MemberDescriptorType] = {}
+    for base in cls.__mro__:
+        if base.__flags__ & HEAP_TYPE:
+            held = {name: slot for name, slot in vars(base).items() if type(slot) is types.MemberDescriptorType}
+            found = {**held, **found}
+    return found
+
+
+def attributes(value: object) -> tuple[dict[str, object] | None, dict[str, object]]:
+    """Return what an instance holds in its ``__dict__``, None where it has none, and what in slots.
+
+    No method of the class's own is asked: ``__getattr__``, or a property of a slot's name, may say anything.
+    """
+    try:
+        own = dict(object.__getattribute__(value, "__dict__"))
+    except AttributeError:
+        own = None
+    filled = {}
+    for name, slot in slots(type(value)).items():
+        with contextlib.suppress(AttributeError):  # nothing was put into it
+            filled[name] = slot.__get__(value)
+    return own, filled
+
+
+def contents(value: object) -> dict[str, object]:
     """Return the attributes of an instance, those in slots included."""
-    slots = (
-        name
-        for base in type(value).__mro__
-        for name, member in vars(base).items()
-        if isinstance(member, types.MemberDescriptorType) and base.__flags__ & HEAP_TYPE
-    )
-    return {**getattr(value, "__dict__", {}), **{name: getattr(value, name) for name in slots if hasattr(value, name)}}
+    own, filled = attributes(value)
+    return {**(own or {}), **filled}
 
 
 def made_past_init(cls: type) -> object:
@@ -199,8 +240,12 @@ def made_past_init(cls: type) -> object:
 
 def put_contents(value: object, state: dict[str, object]) -> None:
     """Give a restored instance its attributes, past all rules of its class about setting them; called from pickles."""
+    filled = slots(type(value))
     for name, held in state.items():
-        object.__setattr__(value, name, held)
+        if name in filled:
+            filled[name].__set__(value, held)
+        else:
+            object.__getattribute__(value, "__dict__")[name] = held
 
 
 def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
