@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from hearts import Notebook
-from prefect_cache.model import Bypass, Hit, Miss
+from prefect_cache.model import Bypass, Hit, Miss, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -563,3 +563,51 @@ def test_long_chains_of_objects_with_pickles_of_their_own_take_no_time(root: Pat
         assert isinstance(notebook.cached("other, first = [chain], Link(Link(chain))"), expected)
         assert notebook["other"][0] is notebook["first"].inner.inner is notebook["chain"]
         assert notebook["chain"].inner.back is notebook["chain"]
+
+
+class Hostile:
+    """Raises something unusual whenever anything is asked of it."""
+
+    def __getattr__(self, name: str) -> object:
+        raise ZeroDivisionError(f"asked for {name}")
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise ZeroDivisionError("asked for its state")
+
+
+def test_objects_that_raise_when_they_are_looked_at_end_no_cell(tmp_path, monkeypatch):
+    """As a member of an installed module, as an input and as an output."""
+    import decimal
+
+    monkeypatch.setattr(decimal, "hostile", Hostile(), raising=False)
+    notebook = Notebook(tmp_path, Hostile=Hostile, hostile=Hostile())
+    assert isinstance(notebook.cached("import decimal\nx = decimal.Decimal(1)"), Miss)
+    assert isinstance(notebook.cached("y = hostile.x if False else 2"), Miss)
+    assert isinstance(notebook.cached("y = hostile.x if False else 2"), Hit)
+    assert isinstance(made := notebook.cached("z = Hostile()"), Bypass)
+    assert "cannot be pickled: asked for its state" in made.reason
+    assert isinstance(notebook["z"], Hostile)
+
+
+def test_what_fails_on_the_way_of_a_cell_is_a_reason_and_no_error(tmp_path, monkeypatch):
+    notebook = Notebook(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError("within")
+
+    for name, doing in (("key_for", "depends on"), ("Before", "may change"), ("changed_files", "did")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"prefect_cache.session.{name}", fail)
+            outcome = notebook.cached("x = 1")
+        assert isinstance(outcome, Bypass)
+        assert doing in outcome.reason
+        assert "failed with LookupError: within (test_session.py:" in outcome.reason
+    assert isinstance(notebook.cached("x = 1"), Miss)
+    problems: list[Problem] = []
+    notebook.store.on_problem = problems.append
+    with monkeypatch.context() as patch:
+        patch.setattr("prefect_cache.session.Replay", fail)
+        assert "cannot be used: reading it failed" in notebook.cached("x = 1").because
+    assert "LookupError: within" in problems[0].what
+    assert isinstance(notebook.cached("x = 1"), Hit)
+    assert notebook.runs == 5

@@ -15,11 +15,13 @@ Whatever cannot be known on this way makes a bypass: the cell runs, nothing is s
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import getpass
 import socket
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +38,7 @@ from prefect_cache.cells.patched import PATCHES
 from prefect_cache.cells.state import Watch
 from prefect_cache.codecs.pickled import compiled_as
 from prefect_cache.digests import combine
-from prefect_cache.errors import Damaged, StoreUnwritable, Unfingerprintable, Unstorable, Untrusted
+from prefect_cache.errors import CacheError, Damaged, StoreUnwritable, Unfingerprintable, Unstorable, Untrusted
 from prefect_cache.model import (
     FORMAT,
     Bypass,
@@ -57,7 +59,7 @@ from prefect_cache.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
     from types import CodeType
 
     from prefect_cache.cells.fingerprint import Fingerprinter
@@ -242,6 +244,10 @@ class Session:
 
     # The way of a cell
 
+    def _key(self, cell: Cell, options: Options) -> tuple[Key, Fingerprinter]:
+        with _unless_raised(Unfingerprintable, "looking at what it depends on"):
+            return key_for(cell, self.namespace, options, self.shell.manner())
+
     def run(self, source: str, options: Options) -> tuple[Outcome, object]:
         """Restore the cell or run it; return what became of it and its last expression's value.
 
@@ -258,7 +264,7 @@ class Session:
         if options.refresh or not self.store.alike("", tree_digest(cell.tree), limit=1):
             self.shell.preload()
         try:
-            key, found = key_for(cell, self.namespace, options, self.shell.manner())
+            key, found = self._key(cell, options)
         except Unfingerprintable as error:
             return self._bypass(cell, options, _unkeyed(error), _way_out(error))
         if found.dynamic:
@@ -300,7 +306,7 @@ class Session:
         started = time.perf_counter()
         cell = analyse(source, transform=self.shell.transform, names=self.namespace)
         try:
-            key, found = key_for(cell, self.namespace, options, self.shell.manner())
+            key, found = self._key(cell, options)
         except Unfingerprintable:
             return None
         return None if cell.dynamic or found.dynamic else self._restore(cell, key, started)[0]
@@ -309,7 +315,7 @@ class Session:
         """Return, in lines, whether the cell would be restored and why or why not; run nothing."""
         cell = analyse(source, transform=self.shell.transform, names=self.namespace)
         try:
-            key, found = key_for(cell, self.namespace, options, self.shell.manner())
+            key, found = self._key(cell, options)
         except Unfingerprintable as error:
             return [f"bypass: {_unkeyed(error)}", f"what helps: {explain.clause(_way_out(error))}"]
         if reasons := (*cell.dynamic, *found.dynamic):
@@ -359,7 +365,10 @@ class Session:
                     continue
                 _check_trust(entry, cell)
                 self._check(entry)
-                with compiled_as(lambda: self.shell.codes(cell.python)):
+                with (
+                    _unless_raised(Damaged, "reading it"),
+                    compiled_as(lambda: self.shell.codes(cell.python)),
+                ):
                     replay = Replay(entry, self.namespace)
             except (Damaged, Untrusted) as error:
                 because = f"its stored run cannot be used: {error.message}"
@@ -445,17 +454,19 @@ class Session:
     ) -> tuple[Outcome, object]:
         __tracebackhide__ = True
         try:
-            ran = _Ran(recorder=self.shell.record(), held=held(cell, self.namespace, options, found))
+            with _unless_raised(Unfingerprintable, "looking at what it may change"):
+                ran = _Ran(recorder=self.shell.record(), held=held(cell, self.namespace, options, found))
+                before = Before(self.namespace, cell, found, self.shell.is_hidden)
         except Unfingerprintable as error:
             return self._bypass(cell, options, _unkeyed(error), error.remedy)
-        before = Before(self.namespace, cell, found, self.shell.is_hidden)
         if options.retries:
             before.keep_for_retries()
         body = self._body(cell, key, options, before, ran, {*cell.strings, *found.strings})
         if (failed := self._run_task(body, ran, cell, options, key)) is not None:
             return failed, None
         try:
-            return self._store(cell, key, options, before, ran, because), ran.value
+            with _unless_raised(Unstorable, "looking at what it did", but=(CacheError, OSError)):
+                return self._store(cell, key, options, before, ran, because), ran.value
         except (Unfingerprintable, Unstorable) as error:
             named = f"{error.name}: {error.message}" if error.name else error.message
             remedy = error.remedy or (f"leave {error.name} out with -o" if error.name else "")
@@ -573,7 +584,7 @@ class Session:
         """
         cell = analyse(source, transform=self.shell.transform, names=self.namespace)
         try:
-            key, found = key_for(cell, self.namespace, options, self.shell.manner())
+            key, found = self._key(cell, options)
         except Unfingerprintable as error:
             return Bypass(_unkeyed(error), 0.0)
         if key.digest != expected.digest:
@@ -675,6 +686,22 @@ def _check_trust(entry: Entry, cell: Cell) -> None:
             "it shows or imports things, without a signature that is trusted",
             remedy="trust the other user's key with prefect_cache.trust(key_file)",
         )
+
+
+@contextlib.contextmanager
+def _unless_raised(
+    kind: type[CacheError], doing: str, *, but: tuple[type[Exception], ...] = (CacheError,)
+) -> Iterator[None]:
+    """Let nothing that objects of other packages raise while we look at them end a cell: it is a reason, as `kind`."""
+    try:
+        yield
+    except but:
+        raise
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        raise kind(f"{doing} failed with {what} ({Path(where.filename).name}:{where.lineno})") from error
 
 
 def _way_out(error: Unfingerprintable) -> str:

@@ -25,6 +25,7 @@ from prefect_cache.cells import state as process
 from prefect_cache.cells.fingerprint import Fingerprinter, resolve
 from prefect_cache.cells.graph import GraphReader, GraphWriter
 from prefect_cache.cells.keys import ABSENT, name_digest
+from prefect_cache.cells.named import asked
 from prefect_cache.errors import Damaged, Unfingerprintable, Unstorable
 from prefect_cache.model import Cell, Entry, Json, ObjectPath, Observed, Output
 
@@ -203,7 +204,7 @@ def _has_identity(value: object) -> bool:
 
 def _is_importable(value: object) -> bool:
     """Tell whether a pickle names this object by its module rather than holding it."""
-    module = getattr(value, "__module__", None) if isinstance(value, type) or callable(value) else None
+    module = asked(value, "__module__") if isinstance(value, type) or callable(value) else None
     return type(value) is type(sys) or (isinstance(module, str) and module != "__main__" and module in sys.modules)
 
 

@@ -425,10 +425,15 @@ class GraphWriter:
             )
 
     def _refer(self, label: str) -> Callable[[object], Reference | None]:
+        # A small array has a file of its own, too, where others are windows onto it.
+        owners = {id(owner) for owner, found in self._windows.values() if not isinstance(found, Unstorable)}
+        owners |= {id(owner) for views in self._views.values() for owner, _ in views.values()}
+
         def refer(value: object) -> Reference | None:
             if (reference := self._elsewhere(value)) is not None:
                 return reference
-            return self._file(label, value) if _is_file(value) or id(value) in self._windows else None
+            apart = _is_file(value) or id(value) in self._windows or id(value) in owners
+            return self._file(label, value) if apart else None
 
         return refer
 

@@ -200,8 +200,11 @@ def _plain_kind(value: Any) -> str:
 
 
 def _blocks(value: Any) -> tuple[Any, ...]:
-    manager = getattr(value, "_mgr", None)
-    return tuple(getattr(manager, "blocks", ()))
+    # By its type: any object of the notebook's comes here, and one may raise anything when it is asked for a name.
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not issubclass(type(value), pandas.DataFrame | pandas.Series):
+        return ()
+    return tuple(value._mgr.blocks)
 
 
 def _address(values: Any) -> int:

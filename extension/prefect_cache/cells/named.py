@@ -18,15 +18,23 @@ def kind_name(cls: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def asked(value: Any, name: str) -> Any:
+    """Return an attribute of any object; None where it has none, or its class raises something when it is asked."""
+    try:
+        return getattr(value, name, None)
+    except Exception:  # noqa: BLE001 - a class that is not ours may raise anything; then it has no answer
+        return None
+
+
 def importable(value: Any) -> bool:
     """Tell whether a function or class of an installed package can be found again by its name."""
-    module = getattr(value, "__module__", None)
+    module = asked(value, "__module__")
     return isinstance(module, str) and modules.origin(module) in ("installed", "python") and found_by_name(value)
 
 
 def found_by_name(value: Any) -> bool:
     """Tell whether a function or class is what its module holds under its name."""
-    module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    module, qualname = asked(value, "__module__"), asked(value, "__qualname__")
     if not isinstance(module, str) or not isinstance(qualname, str):
         return False
     found: Any = sys.modules.get(module)

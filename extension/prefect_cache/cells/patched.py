@@ -16,6 +16,7 @@ itself reads from a module (``mimetypes.types_map``, :func:`data_read`) counts b
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_cache import modules
 from prefect_cache.cells import lasting
+from prefect_cache.cells.named import asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -150,8 +152,11 @@ def _inner(value: object) -> Iterator[object]:
         yield value.__func__
     elif isinstance(value, functools.partial):
         yield value.func
-    elif type(held := getattr(value, "__dict__", None)) is dict:
-        yield from list(held.values())
+    else:
+        # Past the class's own methods, which may raise anything (a pydantic model that is not complete does).
+        with contextlib.suppress(AttributeError):
+            held = object.__getattribute__(value, "__dict__")
+            yield from list(held.values()) if type(held) is dict else ()
 
 
 def _is_users(value: object) -> bool:
@@ -210,5 +215,5 @@ def _is_original(place: Place, value: object) -> bool:
     """Tell whether a member is one that was installed, under its own name."""
     if value is ABSENT or isinstance(value, ModuleType):
         return value is not ABSENT
-    name = getattr(value, "__name__", None)
+    name = asked(value, "__name__")
     return callable(value) and not _is_strange(value) and name == place[1].rpartition(".")[2]
