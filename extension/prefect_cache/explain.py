@@ -321,8 +321,8 @@ _RANK: Final[Mapping[str, int]] = {
     for rank, kind in enumerate(
         (
             "format", "code", "expired", "options", "input", "function", "module", "file", "files", "written",
-            "exists", "dates", "folder", "absent", "environ", "cwd", "state", "random", "numpy.random", "sharing",
-            "python", "package",
+            "exists", "dates", "folder", "absent", "environ", "cwd", "state", "random", "numpy.random", "torch",
+            "sharing", "python", "package",
         )
     )
 }  # fmt: skip
@@ -473,6 +473,7 @@ _CLAUSES: Final = {
     "cwd": _say_cwd,
     "random": _say_random,
     "numpy.random": _say_random,
+    "torch": _say_random,
     "sharing": _say_sharing,
     "python": _say_python,
     "format": _say_format,
@@ -502,6 +503,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "cwd": "working directory",
     "random": "random generator",
     "numpy.random": "random generator",
+    "torch": "random generator",
     "sharing": "sharing",
     "python": "Python",
     "format": "format of the store",

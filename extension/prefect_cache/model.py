@@ -160,7 +160,7 @@ class Observed:
     kind
         ``"file"`` (read), ``"folder"`` (listed), ``"absent"`` (looked for, not there), ``"written"``
         (made by the run), ``"environ"`` (variable read), ``"state"``, ``"cwd"``, ``"random"``,
-        ``"numpy.random"``.
+        ``"numpy.random"``, ``"torch"``.
     name
         The path as the program gave it (relative paths stay relative), or the variable's name.
     digest

@@ -138,6 +138,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.replay:
         return replay(asked.replay)
+    asked.keep.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     totals: list[Played] = []
     seeds = range(asked.seed, asked.seed + asked.notebooks)

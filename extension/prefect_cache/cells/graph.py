@@ -29,6 +29,7 @@ A *reference* says where a root is. It is a tuple in a pickle and a list in the 
 from __future__ import annotations
 
 import collections
+import contextlib
 import datetime as dt
 import decimal
 import io
@@ -376,12 +377,39 @@ class GraphWriter:
         frames = [v for root in self._roots for v in root.met.values() if _is_file(v) and id(v) not in arrays]
         old = [value for _, value in self._known.values()]
         fresh = {id(v) for v in (*arrays.values(), *frames)}
-        for one, other in memory.overlapping(memory.extents([*arrays.values(), *frames, *old])):
+        exporters = self._exporters()
+        spans = itertools.chain(memory.extents([*arrays.values(), *frames, *old]), *exporters.values())
+        for one, other in memory.overlapping(spans):
+            for owner in (one.owner, other.owner):
+                if id(owner) in exporters:
+                    raise Unstorable(f"a {type(owner).__name__} shares its memory with another object")
             owner, guest = _owner_and_guest(one, other, fresh, apart=self._apart)
             if guest is not None and guest.block >= 0:
                 self._add_view(guest, owner)
             elif guest is not None and id(guest.array) not in self._windows and id(guest.owner) in arrays:
                 self._windows[id(guest.owner)] = self._window(guest.owner, owner, arrays)
+
+    def _exporters(self) -> dict[int, list[memory.Extent]]:
+        """Return what objects of other libraries span, by ``id``: none of them can be stored as a window."""
+        found: dict[int, list[memory.Extent]] = {}
+        for root in self._roots:
+            last: list[memory.Extent] = []
+            for key, value in root.met.items():
+                try:
+                    spans = list(memory.exported(value)) if memory.exports(value) else []
+                except Unstorable as error:
+                    raise Unstorable(error.message, name=root.label, remedy=error.remedy) from error
+                # A parameter of torch's is pickled as a tensor in its memory, made when it is asked for its state.
+                of_the_last = [(s.low, s.high) for s in spans] == [(s.low, s.high) for s in last]
+                if spans and not of_the_last:
+                    found[key] = spans
+                last = spans
+        if found:
+            for key, (_, value) in self._known.items():
+                if memory.exports(value):
+                    with contextlib.suppress(Unstorable):  # it stays where it is
+                        found[key] = list(memory.exported(value))
+        return found
 
     def _find_exporters(self, arrays: Mapping[int, Any]) -> None:
         """Refuse arrays in the memory of something that is no array, where the notebook holds that as well."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from prefect_cache import modules
 from prefect_cache.cells.named import importable
@@ -34,7 +34,7 @@ CALLS: Final = frozenset(
         *("gc.disable", "gc.enable", "gc.freeze", "faulthandler.enable", "socket.setdefaulttimeout"),
         *("asyncio.set_event_loop_policy", "nest_asyncio.apply", "multiprocessing.set_start_method"),
         *("tqdm.pandas", "plt.ion", "plt.ioff", "plt.switch_backend", "matplotlib.use"),
-        *("mpl.use", "torch.manual_seed", "torch.set_default_dtype", "random.set_seed", "config.update"),
+        *("mpl.use", "torch.set_default_dtype", "random.set_seed", "config.update"),
         *("pl.set_random_seed", "polars.set_random_seed", "utils.set_random_seed", "pl.enable_string_cache"),
         *("copyreg.pickle", "copyreg.constructor", "mimetypes.add_type", "csv.field_size_limit"),
     },
@@ -44,6 +44,12 @@ CALLS: Final = frozenset(
 _REGISTERING: Final = ("register", "unregister")
 """How functions and methods begin that tell a library of something."""
 
+_SETTING: Final = ("set_", "use_", "enable", "disable")
+"""How the functions begin by which a library's settings are made: ``xr.set_options(...)``, ``theme.enable(...)``."""
+
+_PUT_BACK: Final = frozenset({"pandas", "numpy", "matplotlib", "seaborn", "sklearn", "warnings", "decimal", "random"})
+"""Packages whose settings and generators :mod:`prefect_cache.cells.state` puts back, but for those of `CALLS`."""
+
 
 def call(dotted: str) -> str:
     """Return what is wrong with a call of a function so named; nothing where it is none of these."""
@@ -51,8 +57,11 @@ def call(dotted: str) -> str:
     return f"{dotted}() changes the process, which a hit could not do again" if known else ""
 
 
-def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    """Yield the calls in code that change the process, with the names by which it does so."""
+def calls(tree: ast.AST, namespace: Mapping[str, object]) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the calls in code that change the process or an object of a library, with the names by which it does so."""
+    for how, dotted, node in _touched(tree):
+        if isinstance(node, ast.Call) and (how in {"sets up", "told"} and _OUTSIDE[how](dotted, namespace)):
+            yield dotted, node
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and call(dotted := dotted_name(node.func)):
             yield dotted, node
@@ -60,7 +69,7 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
 
 def setting(dotted: str) -> str:
     """Return what is wrong with setting an attribute of something that is installed."""
-    return f"it sets {dotted}, which a hit could not do again"
+    return f"it sets {dotted.replace(_ITEM, '[...]')}, which a hit could not do again"
 
 
 def remedy(reason: str) -> str:
@@ -70,29 +79,49 @@ def remedy(reason: str) -> str:
 
 def done_by(tree: ast.AST, namespace: Mapping[str, object]) -> str:
     """Return what a cell that has run did to something installed, by its source and the namespace; mostly nothing."""
-    for dotted, registers in _touched(tree):
-        if is_outside(dotted.split("."), namespace):
-            head, _, last = dotted.rpartition(".")
-            return f"it calls {head}.{last}(), which a hit could not do again" if registers else setting(dotted)
+    for how, dotted, _ in _touched(tree):
+        if _OUTSIDE[how](dotted, namespace):
+            is_call = how in {"registers", "sets up", "told"}
+            return f"it calls {dotted}(), which a hit could not do again" if is_call else setting(dotted)
     return ""
 
 
 def settings(tree: ast.AST) -> list[str]:
-    """Return the attributes that code sets or deletes by name, ``a.b.c`` each, in whatever function."""
-    return [dotted for dotted, registers in _touched(tree) if not registers]
+    """Return the attributes that code sets or deletes by name, or of which it sets items, in whatever function."""
+    return [dotted.removesuffix(_ITEM) for how, dotted, _ in _touched(tree) if how == "sets"]
 
 
-def _touched(tree: ast.AST) -> Iterator[tuple[str, bool]]:
-    """Yield the attributes that code sets, and the functions by which it registers something (with True)."""
+_ITEM: Final = ".[]"
+_CONTAINERS: Final = (dict, list, set, bytearray)
+
+
+def _touched(tree: ast.AST) -> Iterator[tuple[Literal["sets", "registers", "sets up", "told"], str, ast.AST]]:
+    """Yield what code changes by name.
+
+    ``a.b = ...`` and ``a.b[...] = ...``, ``a.register(...)``, ``a.set_options(...)``, ``a.b.tell(...)``.
+    """
+    for_a_while = {item.context_expr for node in ast.walk(tree) if isinstance(node, ast.With) for item in node.items}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
-            yield dotted_name(node), False
+            yield "sets", dotted_name(node), node
+        elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            yield "sets", dotted_name(node.value) + _ITEM, node
         elif isinstance(node, ast.Call):
             name = dotted_name(node.func)
             if name in {"setattr", "delattr"} and node.args and (owner := dotted_name(node.args[0])):
-                yield f"{owner}.{_text(node.args[1:2])}", False
+                yield "sets", f"{owner}.{_text(node.args[1:2])}", node
             elif name.rpartition(".")[2].startswith(_REGISTERING):
-                yield name, True
+                yield "registers", name, node
+            elif name.rpartition(".")[2].startswith(_SETTING) and node not in for_a_while:
+                yield "sets up", name, node
+        elif (told := _told(node)) is not None:
+            yield "told", dotted_name(told.func), told
+
+
+def _told(node: ast.AST) -> ast.Call | None:
+    """Return a call that stands by itself, as in ``alt.theme.enable("dark")``: it is there for what it does."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    return call if isinstance(call, ast.Call) and "." in dotted_name(call.func) else None
 
 
 def _text(nodes: Sequence[ast.expr]) -> str:
@@ -111,16 +140,52 @@ def dotted_name(node: ast.AST) -> str:
 
 def is_outside(words: Sequence[str], namespace: Mapping[str, object]) -> bool:
     """Tell whether an attribute, ``a.b.c`` as words, belongs to an installed module or class or to what that holds."""
-    head, *inner = words[:-1] or [""]
-    if not head or head not in namespace or ".".join(words) in RESTORED:
+    return _holder(words, namespace) is not None
+
+
+def _is_outside(dotted: str, namespace: Mapping[str, object]) -> bool:
+    owner = _holder(dotted.split("."), namespace)
+    # Plain data that a module holds is changed in place again, as the notebook's own is.
+    return owner is not None and not (dotted.endswith(_ITEM) and type(owner) in _CONTAINERS)
+
+
+def _sets_up(dotted: str, namespace: Mapping[str, object]) -> bool:
+    """Tell whether a function so named makes settings of an installed package that a hit does not put back."""
+    *words, last = dotted.split(".")
+    owner = _holder([*words, last], namespace) if words else namespace.get(last)
+    module = owner.__name__ if isinstance(owner, ModuleType) else None
+    if not words and isinstance(owner, FunctionType | BuiltinFunctionType | type) and importable(owner):
+        module = owner.__module__
+    return module is not None and module.partition(".")[0] not in _PUT_BACK
+
+
+def _is_object_outside(dotted: str, namespace: Mapping[str, object]) -> bool:
+    """Tell whether a method so named is that of an object which an installed module or class holds."""
+    words = dotted.split(".")
+    owner = _holder(words, namespace)
+    is_no_object = isinstance(owner, ModuleType | type | FunctionType | BuiltinFunctionType)
+    if owner is None or is_no_object or type(owner) in _CONTAINERS:
         return False
+    module = namespace[words[0]]
+    return not (isinstance(module, ModuleType) and module.__name__ == "sys")  # its streams: what is written is shown
+
+
+_OUTSIDE: Final = {"sets": _is_outside, "registers": _is_outside, "sets up": _sets_up, "told": _is_object_outside}
+"""How what code changes by name is found to belong to something that is installed."""
+
+
+def _holder(words: Sequence[str], namespace: Mapping[str, object]) -> Any:
+    """Return what has the attribute; None where it belongs to nothing that is installed, or a hit puts it back."""
+    head, *inner = words[:-1] or [""]
+    if not head or head not in namespace or any(".".join(words[:n]) in RESTORED for n in range(2, len(words) + 1)):
+        return None
     owner: Any = namespace[head]
     within = _is_installed(owner)
     for name in inner:
         held = vars(owner) if isinstance(owner, ModuleType | type) else None
         owner = held.get(name) if held is not None else getattr(owner, name, None) if within else None
         within = within or _is_installed(owner)
-    return within and not _is_put_back(owner)
+    return owner if within and not _is_put_back(owner) else None
 
 
 def _is_installed(value: object) -> bool:

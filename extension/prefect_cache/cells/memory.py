@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_cache.cells.inplace import blocks_of
+from prefect_cache.cells.named import asked
 from prefect_cache.errors import Damaged, Unstorable
 
 if TYPE_CHECKING:
@@ -53,6 +54,36 @@ def extents(values: Iterable[Any]) -> Iterator[Extent]:
         else:
             for number, block in enumerate(blocks_of(value)):
                 yield from _extent(_plain(block), value, number)
+
+
+def exports(value: object) -> bool:
+    """Tell whether others may lie in the memory of an object that is no array and no frame, such as a torch tensor.
+
+    By DLPack, the protocol by which libraries of arrays give each other their memory.
+    """
+    cls = type(value)
+    return hasattr(cls, "__dlpack__") and cls.__module__.partition(".")[0] not in {"numpy", "pyarrow"}
+
+
+def exported(value: Any) -> Iterator[Extent]:
+    """Yield what an object that :func:`exports` spans.
+
+    Raises
+    ------
+    Unstorable
+        Where its memory cannot be looked at, or it remembers more than its pickles do.
+    """
+    kind = type(value).__name__
+    if asked(value, "grad_fn") is not None:
+        raise Unstorable(f"a {kind} remembers how it was computed, which its pickles do not", remedy="detach() it")
+    if asked(value, "grad") is not None:
+        raise Unstorable(f"a {kind} holds a gradient, which its pickles leave out", remedy="set its grad to None")
+    bare = value.detach() if hasattr(value, "detach") else value
+    try:
+        array = sys.modules["numpy"].from_dlpack(bare)
+    except Exception as error:  # each library raises its own kinds
+        raise Unstorable(f"the memory of a {kind} cannot be looked at, and others may share it") from error
+    yield from _extent(array, value, -1)
 
 
 def cells(value: Any) -> Iterator[Any]:

@@ -47,7 +47,7 @@ class Patches:
 
     def note(self, tree: ast.AST, namespace: Mapping[str, object]) -> None:
         """Remember which attributes a cell that has run may have set, and what it has told libraries."""
-        for dotted, node in lasting.calls(tree):
+        for dotted, node in lasting.calls(tree, namespace):
             names = [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
             self.called[dotted] = (ast.unparse(node), tuple(namespace.get(name) for name in names))
         for dotted in lasting.settings(tree):

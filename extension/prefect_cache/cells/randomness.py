@@ -1,8 +1,9 @@
-"""The global generators of ``random`` and ``numpy.random``: was one seeded, did a run depend on it.
+"""The global generators of ``random``, ``numpy.random`` and torch: was one seeded, did a run depend on it.
 
 Drawing from a generator that nobody seeded gives another result in each session, which is why one
 caches it: such draws are frozen. Drawing from a generator that the notebook seeded gives the same
-result each time, as long as the same draws came before: there the state is an input.
+result each time, as long as the same draws came before: there the state is an input. So it is with
+torch's, which begins with the same seed in every process.
 
 Nobody tells when a generator is seeded, so :class:`RandomWatch` looks at cell
 boundaries whether the present state can be reached from the last one by drawing. If not, somebody
@@ -20,7 +21,7 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from prefect_cache import digests
 from prefect_cache.cells.standins import StandIn
@@ -33,8 +34,23 @@ if TYPE_CHECKING:
 
     from prefect_cache.model import Digest
 
-Name = Literal["random", "numpy.random"]
-NAMES: tuple[Name, ...] = ("random", "numpy.random")
+Name = Literal["random", "numpy.random", "torch"]
+NAMES: tuple[Name, ...] = ("random", "numpy.random", "torch")
+
+
+class _Ways(NamedTuple):
+    """The functions of a generator's module that give its whole state and put it back, and those that seed it."""
+
+    get: str
+    put: str
+    seeding: tuple[str, ...]
+
+
+_WAYS: Mapping[Name, _Ways] = {
+    "random": _Ways("getstate", "setstate", ("seed", "setstate")),
+    "numpy.random": _Ways("get_state", "set_state", ("seed", "set_state")),
+    "torch": _Ways("get_rng_state", "set_rng_state", ("manual_seed", "seed", "set_rng_state")),
+}
 
 UNSEEDED = digests.combine("random", "unseeded")
 """The digest that stands for the state of a generator that nobody seeded."""
@@ -78,15 +94,27 @@ class State:
         return False
 
 
+def whole(name: Name) -> Any:
+    """Return a generator's state as its module gives it; None where that is not loaded."""
+    get = getattr(sys.modules.get(name), _WAYS[name].get, None)  # a module that is being imported may lack it still
+    return None if get is None else get()
+
+
+def put_whole(name: Name, state: Any) -> None:
+    """Put back what :func:`whole` gave."""
+    getattr(importlib.import_module(name), _WAYS[name].put)(state)
+
+
 def take(name: Name) -> State | None:
     """Return a generator's state now; None where its module is not loaded."""
-    if name == "random":
-        _, internal, gauss = random.getstate()
-        return State(tuple(internal[:_WORDS]), internal[_WORDS], repr(gauss))
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is None or not hasattr(numpy_random, "get_state"):
+    told = whole(name)
+    if told is None:
         return None
-    told = numpy_random.get_state()
+    if name == "random":
+        _, internal, gauss = told
+        return State(tuple(internal[:_WORDS]), internal[_WORDS], repr(gauss))
+    if name == "torch":
+        return State((), 0, digests.combine("torch", told.numpy().tobytes()))
     if not isinstance(told, tuple):  # somebody put in another kind of generator
         return State((), 0, repr(told))
     _, words, position, has_gauss, gauss = told
@@ -133,7 +161,7 @@ class RandomWatch:
     def start(self, *, seeded: bool = False) -> None:
         """Take the present states as unseeded (or, where nobody can tell, as seeded), and later numpy's as well."""
         for generator in self._generators.values():
-            generator.seeded, generator.last = seeded, take(generator.name)
+            generator.seeded, generator.last = seeded or generator.name == "torch", take(generator.name)
         if "numpy.random" not in sys.modules and self._finder not in sys.meta_path:
             sys.meta_path.insert(0, self._finder)
 
@@ -147,7 +175,7 @@ class RandomWatch:
         generator.seeded, generator.last = False, take("numpy.random")
         if self._running:
             self._before["numpy.random"] = generator.last
-            self._listen(module, "numpy.random", ("seed", "set_state"))
+            self._listen(module, "numpy.random")
 
     def look(self) -> None:
         """Find out whether somebody seeded a generator since the last time; to be called around cells."""
@@ -157,19 +185,14 @@ class RandomWatch:
     def states(self) -> dict[Name, Any]:
         """Return the whole state of each generator that the notebook seeded, for a process elsewhere."""
         self.look()
-        found: dict[Name, Any] = {}
-        if self.seeded("random"):
-            found["random"] = random.getstate()
-        if self.seeded("numpy.random") and (numpy_random := sys.modules.get("numpy.random")) is not None:
-            found["numpy.random"] = numpy_random.get_state()
-        return found
+        found = {name: whole(name) for name in NAMES if self.seeded(name)}
+        return {name: state for name, state in found.items() if state is not None}
 
     def take_over(self, states: Mapping[Name, Any]) -> None:
         """Let this process's generators stand where those of another stand; the others count as unseeded."""
         self.start()
         for name, state in states.items():
-            module = importlib.import_module(name)
-            (module.setstate if name == "random" else module.set_state)(state)
+            put_whole(name, state)
             self._generators[name].seeded, self._generators[name].last = True, take(name)
 
     def seeded(self, name: Name) -> bool:
@@ -189,9 +212,9 @@ class RandomWatch:
         self.look()
         self._before = {name: generator.last for name, generator in self._generators.items()}
         self._seedings, self._running = {}, True
-        self._listen(random, "random", ("seed", "setstate"))
-        if (numpy_random := sys.modules.get("numpy.random")) is not None:
-            self._listen(numpy_random, "numpy.random", ("seed", "set_state"))
+        for name in NAMES:
+            if (module := sys.modules.get(name)) is not None:
+                self._listen(module, name)
 
     def end(self) -> tuple[Observed, ...]:
         """Return what the run depended on; bring the watch up to date."""
@@ -223,8 +246,10 @@ class RandomWatch:
             seeded = self._generators[name].seeded
             yield Observed(name, name, before.digest if seeded else UNSEEDED)
 
-    def _listen(self, module: ModuleType, name: Name, functions: Sequence[str]) -> None:
-        for function in functions:
+    def _listen(self, module: ModuleType, name: Name) -> None:
+        for function in _WAYS[name].seeding:
+            if not hasattr(module, function):
+                continue  # it is being imported
             standin = StandIn(module, function, partial(self._noting, name))
             standin.install()
             self._standins.append(standin)
@@ -266,15 +291,13 @@ class _WhenImported(importlib.abc.MetaPathFinder):
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Let the generators stand where they stood, whoever draws from them meanwhile: it is not the notebook's doing."""
-    own = random.getstate()
-    numpy_random = sys.modules.get("numpy.random")
-    other = None if numpy_random is None else numpy_random.get_state()
+    states = {name: whole(name) for name in NAMES}
     try:
         yield
     finally:
-        random.setstate(own)
-        if numpy_random is not None:
-            numpy_random.set_state(other)
+        for name, state in states.items():
+            if state is not None:
+                put_whole(name, state)
 
 
 WATCH = RandomWatch()

@@ -139,7 +139,7 @@ def _filters_changed() -> None:
 
 
 class _GlobalGenerator:
-    """The global generator of ``random`` or of ``numpy.random``, where the notebook seeded it.
+    """One of the global generators of :mod:`prefect_cache.cells.randomness`, where the notebook seeded it.
 
     One that nobody seeded is left alone on a hit: later draws stay as unforeseeable as they are without us.
     """
@@ -148,22 +148,14 @@ class _GlobalGenerator:
         self.name: Any = name
 
     def take(self) -> Any:
-        return randomness.take(self.name), self._module().getstate() if self.name == "random" else self._state()
-
-    def _module(self) -> Any:
-        return importlib.import_module(self.name)
-
-    def _state(self) -> Any:
-        module = sys.modules.get(self.name)
-        return None if module is None or not hasattr(module, "get_state") else module.get_state()
+        return randomness.take(self.name), randomness.whole(self.name)
 
     def change(self, before: Any, after: Any) -> Change:
         changed = before[0] != after[0] and randomness.WATCH.seeded(self.name)
         return {"to": after[1]} if changed else {}
 
     def apply(self, change: Change) -> None:
-        module = self._module()
-        (module.setstate if self.name == "random" else module.set_state)(change["to"])
+        randomness.put_whole(self.name, change["to"])
 
 
 class _Settings:
@@ -408,6 +400,7 @@ ASPECTS: tuple[Aspect, ...] = (
     _Zone("time", "time"),
     _GlobalGenerator("random"),
     _GlobalGenerator("numpy.random"),
+    _GlobalGenerator("torch"),
 )
 
 _FIRST_FILTERS = tuple(warnings.filters)

@@ -160,6 +160,9 @@ class Trace:
             if not seen.came_and_went:
                 yield from self._before(seen)
                 yield from self._after(seen)
+            elif not self._is_own(seen.path):
+                # Were there a file of this name, a run would overwrite or remove it.
+                yield Observed("absent", seen.name, disk.kind_digest(disk.ABSENT))
         if moved := next((seen for seen in self.seen.values() if self._hangs_on_cwd(seen)), None):
             yield Observed("cwd", self.cwd, digests.combine("cwd", self.cwd), moved.name)
 
