@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import calendar
 import math
 import mimetypes
 import sys
@@ -135,13 +136,52 @@ def test_a_cell_misses_where_an_installed_function_was_replaced(tmp_path, monkey
 
 
 def test_data_of_a_module_is_changed_in_place_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(mimetypes, "types_map", {".a": "a/a"})
+    monkeypatch.setattr(calendar, "mdays", [*calendar.mdays])
     notebook = Notebook(tmp_path / "store")
-    cell = "import mimetypes\nmimetypes.types_map['.b'] = 'b/b'\nx = len(mimetypes.types_map)"
-    assert isinstance(notebook.cached(cell), Miss)
-    del mimetypes.types_map[".b"]
-    assert isinstance(notebook.cached(cell), Hit)
-    assert mimetypes.types_map == {".a": "a/a", ".b": "b/b"}
+    cell = "import calendar\ncalendar.mdays[4] = 31\nx = sum(calendar.mdays)"
+    april = "import calendar\nlast = calendar.monthrange(2001, 4)[1]"
+    for expected in (Miss, Hit):
+        patched.PATCHES._noted.clear()  # as in another process
+        assert isinstance(notebook.cached(cell), expected)
+        assert (notebook["x"], calendar.mdays[4]) == (366, 31)
+        assert isinstance(notebook.cached(april), expected)
+        calendar.mdays[4] = 30
+        assert isinstance(notebook.cached(april), expected)
+        assert notebook["last"] == 30
+
+
+@pytest.mark.parametrize(
+    ("setup", "told"),
+    [
+        ("import xarray as xr", "xr.set_options(keep_attrs=True)"),
+        ("from xarray import set_options", "set_options(keep_attrs=True)"),
+        ("import pyarrow as pa", "pa.set_cpu_count(pa.cpu_count())"),
+        ("import logging", "logging.root.info('nothing')"),
+    ],
+)
+def test_settings_of_libraries_and_what_their_objects_are_told(tmp_path, monkeypatch, setup, told):
+    """A cell that makes them is not stored; for others they count by how they were made last."""
+    monkeypatch.setattr(patched.PATCHES, "called", {})
+    notebook = Notebook(tmp_path / "store")
+    notebook.run(setup)
+    assert isinstance(notebook.cached("x = [1]"), Miss)
+    assert isinstance(made := notebook.cached(f"{told}\ny = 1"), Bypass)
+    assert f"it calls {told.partition('(')[0]}()" in made.reason
+    assert isinstance(notebook.cached("x = [1]"), Miss)
+
+
+def test_settings_that_do_not_last_or_that_a_hit_puts_back_are_none_of_these(tmp_path):
+    notebook = Notebook(tmp_path / "store")
+    notebook.run("import pandas as pd, xarray as xr, sys, os, matplotlib.pyplot as plt")
+    for told in (
+        "pd.set_option('display.max_rows', 7)",
+        "plt.rcParams.update({'lines.linewidth': 2})",
+        "os.environ.update(OF_TEST='1')",
+        "sys.stdout.write('')",
+        "with pd.option_context('display.max_rows', 8): pass",
+        "with xr.set_options(keep_attrs=False): pass",
+    ):
+        assert isinstance(notebook.cached(f"{told}\nx = 1"), Miss)
 
 
 def test_what_a_library_was_told_counts_by_the_arguments(tmp_path, monkeypatch):

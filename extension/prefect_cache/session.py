@@ -378,7 +378,7 @@ class Session:
             except Unfingerprintable as error:
                 because = because or error.message
                 continue
-            return self._replayed(entry, replay, key, started, shown=shown), ""
+            return self._replayed(cell, entry, replay, key, started, shown=shown), ""
         return None, because
 
     def _check(self, entry: Entry) -> None:
@@ -395,9 +395,10 @@ class Session:
         self.store.check_files(entry, full=True, progress=step)
 
     def _replayed(
-        self, entry: Entry, replay: Replay, key: Key, started: float, *, shown: bool
+        self, cell: Cell, entry: Entry, replay: Replay, key: Key, started: float, *, shown: bool
     ) -> tuple[Outcome, object]:
         replay.apply()
+        PATCHES.note(cell.tree, self.namespace)
         randomness.WATCH.restored(entry.manifest.observed)
         displays = entry.manifest.displays
         self.shell.replay(at_the_end(displays) if shown else displays, replay.value)
