@@ -20,13 +20,14 @@ A cell without code is the last one of its kind once more. ``write FILE`` and ``
 else's doing, ``restart`` is a fresh kernel. ``check`` is run in the cached notebook alone and must not raise:
 for scenarios marked ``(chance)`` in their title, whose values differ in each run, that is all there is to
 check. In all others, values, displays and errors must be those of a notebook that runs the same cells without
-the cache.
+the cache. Scenarios marked ``(needs torch)`` are played where that is installed.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ AREAS = ("code", "values", "namespace", "display", "files", "syntax", "losslessn
 CACHED = frozenset({"miss", "hit", "bypass", "failed", "refresh", "error"})
 OTHERS = frozenset({"cell", "check", "write", "remove", "restart"})
 
+_NEEDS = re.compile(r"\(needs (\w+)\)")
 _STEP = re.compile(r"^--- (\w+) ?(.*)$", re.MULTILINE)
 
 
@@ -76,8 +78,9 @@ class Story:
 
 
 def stories() -> tuple[Story, ...]:
-    """Return all scenarios, area by area."""
-    return tuple(story for area in AREAS for story in parse(area, (HERE / f"{area}.txt").read_text()))
+    """Return all scenarios that can be played here, area by area."""
+    all_ = (story for area in AREAS for story in parse(area, (HERE / f"{area}.txt").read_text()))
+    return tuple(story for story in all_ if all(find_spec(needed) for needed in _NEEDS.findall(story.title)))
 
 
 def parse(area: str, text: str) -> Iterator[Story]:

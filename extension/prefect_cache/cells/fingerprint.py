@@ -423,13 +423,15 @@ class Fingerprinter:
         """Take in what a function of the user's own reads from its globals."""
         facts = code.code_facts(function.__code__)
         where = code.home(function)
+        is_written = where is not None or function.__globals__ is self._namespace
         where = None if function.__globals__ is self._namespace or where == "__main__" else where
         mark = f"{where} {facts.digest} {id(function.__globals__)}"
         if mark in self._followed:
             return
         self._followed.add(mark)
         self.dynamic += [f"{function.__qualname__} uses {what}" for what in facts.dynamic]
-        self.dynamic += [f"{function.__qualname__}: {what}" for what in _lasting(facts, function.__globals__)]
+        if is_written:  # and not one of the methods that attrs, say, generates, with globals of their own
+            self.dynamic += [f"{function.__qualname__}: {what}" for what in _lasting(facts, function.__globals__)]
         self._notes.texts.update(facts.strings)
         self._see_environment(facts.environ)
         if where is None:

@@ -119,25 +119,12 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _by_content(self, value: Any) -> tuple[Any, ...] | None:
         """Reduce what pickle would refuse, or would keep by a name of the notebook's."""
-        if isinstance(value, _FILES):
-            if not value.closed and value not in {sys.stdout, sys.stderr}:
-                raise Unstorable(
-                    "an open file cannot be stored", remedy="close it in the cell: `with open(...) as ...`"
-                )
-            return _reduced_closed_file(value) if value.closed else None
-        if type(value).__name__ == "memmap" and getattr(value, "_mmap", None) is not None:
-            raise Unstorable(
-                "a file that is mapped cannot be stored", remedy="read it as a whole, or map it in a cell of its own"
-            )
-        if isinstance(value, _WINDOWS):
-            return _reduced_window(value)
-        if isinstance(value, BaseException) and type(value).__reduce__ in _USUAL:
-            return _reduced_exception(value)
-        if type(value) is functools.cached_property:
-            # Up to Python 3.11 it has a lock, which belongs to the process.
-            return functools.cached_property, (value.func,), {"attrname": value.attrname, "__doc__": value.__doc__}
-        if isinstance(value, _TYPE_PARAMETERS) and value.__module__ == "__main__":
-            return _reduced_type_parameter(value)
+        _refuse_handles(value)
+        if isinstance(value, _FILES) and value.closed:
+            return _reduced_closed_file(value)
+        reduced = _reduced_by_type(value)
+        if reduced is not None:
+            return reduced
         if type(value) not in self.dispatch_table and _names_itself(value):
             return _reduced_by_content(value)
         if self._namespace is not None and not self._is_usual(type(value)):
@@ -175,6 +162,32 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         except Exception as error:  # a class's own method may raise anything
             raise Unstorable(f"a {type(value).__name__} cannot be pickled: {_first_line(error)}") from error
         return True
+
+
+def _refuse_handles(value: Any) -> None:
+    """Raise :class:`Unstorable` for what belongs to an open file."""
+    if isinstance(value, _FILES) and not value.closed and value not in {sys.stdout, sys.stderr}:
+        raise Unstorable("an open file cannot be stored", remedy="close it in the cell: `with open(...) as ...`")
+    if type(value).__name__ == "memmap" and getattr(value, "_mmap", None) is not None:
+        raise Unstorable(
+            "a file that is mapped cannot be stored", remedy="read it as a whole, or map it in a cell of its own"
+        )
+
+
+def _reduced_by_type(value: Any) -> tuple[Any, ...] | None:
+    """Reduce what pickles of its own type leave out or change."""
+    if isinstance(value, _WINDOWS):
+        return _reduced_window(value)
+    if isinstance(value, BaseException) and type(value).__reduce__ in _USUAL:
+        return _reduced_exception(value)
+    if type(value) is functools.cached_property:
+        # Up to Python 3.11 it has a lock, which belongs to the process.
+        return functools.cached_property, (value.func,), {"attrname": value.attrname, "__doc__": value.__doc__}
+    if isinstance(value, _TYPE_PARAMETERS) and value.__module__ == "__main__":
+        return _reduced_type_parameter(value)
+    if type(value).__module__ == "plotly.graph_objs._figure":
+        return _reduced_figure(value)
+    return None
 
 
 _OWN_WAYS: Final = (
@@ -362,6 +375,14 @@ def fill_exception(error: BaseException, state: tuple[Any, ...]) -> None:
     attributes, error.args, error.__cause__, error.__context__, error.__suppress_context__ = state
     if attributes:
         error.__setstate__(attributes)
+
+
+def _reduced_figure(figure: Any) -> tuple[Any, ...]:
+    # plotly 6 pickles its arrays as it writes them into a page; read back, fig.data[0].x is a dict of their bytes.
+    maker, (properties, *_), *rest = figure.__reduce__()
+    frames = [frame.to_plotly_json() for frame in figure._frame_objs]  # noqa: SLF001 - the public ways encode them too
+    whole = {"data": figure._data, "layout": figure._layout, "frames": frames}  # noqa: SLF001 - as above
+    return maker, ({**properties, **whole},), *rest
 
 
 HEAP_TYPE: Final = 1 << 9
