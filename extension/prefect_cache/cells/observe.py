@@ -15,11 +15,12 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import re
 import shlex
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from prefect_cache import digests
 from prefect_cache.cells import disk, places
@@ -110,6 +111,7 @@ class Observer:
         self._threads = frozenset[threading.Thread]()
         self._trace = Trace(self._strings, places.ignored(str(store_root.absolute()) if store_root else None))
         self._named: dict[str, Seen] = {}
+        self._arguments: set[str] = set()
         self._named_folders: set[str] = set()
         self._watched = {self._trace.cwd}
         self._partly: set[str] = set()
@@ -241,6 +243,11 @@ class Observer:
         if seen := self._trace.of(places.absolute(path), path):
             self._trace.write(seen, keeping=keeping)
 
+    def marked(self, path: str) -> None:
+        """Note that Python sets the mode, the owner or the dates of a file or folder."""
+        if seen := self._trace.of(places.absolute(path), path):
+            self._trace.mark(seen)
+
     def asked(self, path: str, *, dated: bool) -> None:
         """Note that a program asks what stands at a path."""
         if seen := self._trace.of(places.absolute(path), path):
@@ -254,6 +261,7 @@ class Observer:
         for word in words:
             if " " not in word or os.path.exists(word):
                 self._expect(word)
+                self._arguments.add(places.absolute(os.path.expanduser(word), self._trace.cwd))
 
     def environment(self, variable: str) -> None:
         """Note that an environment variable is read, unless the cell set it."""
@@ -347,7 +355,8 @@ class Observer:
         for seen in self._named.values():
             untouched = not (seen.asked or seen.read or seen.written)
             absent = seen.before.kind == "absent" and disk.look(seen.path).kind == "absent"
-            if untouched and absent and _looks_like_file(seen.name):
+            is_argument = seen.path in self._arguments and _ARGUMENT.fullmatch(seen.name)
+            if untouched and absent and (is_argument or _looks_like_file(seen.name)):
                 yield seen
 
     def _patterns(self) -> Iterator[Observed]:
@@ -459,6 +468,10 @@ class _EventLog:
 def _unlikely(text: str) -> tuple[bool, int, str]:
     """Sort texts that look like names of files first."""
     return (os.sep not in text and "." not in text, len(text), text)
+
+
+_ARGUMENT: Final = re.compile(r"[\w./~+@%,=][\w./~+@%,=-]*")
+"""What may be the name of a file among the words of a command line, and is no option and no operator of a shell's."""
 
 
 def _looks_like_file(text: str) -> bool:
@@ -624,9 +637,22 @@ def _is_tolerant() -> bool:
     return False
 
 
-def _on_link(observer: Observer, _source: object, target: object, *folders: int) -> None:
-    if text := _text(target, folders[-1] if folders else -1):
+def _on_link(observer: Observer, source: object, target: object, source_folder: int = -1, folder: int = -1) -> None:
+    if text := _text(source, source_folder):
+        observer.opened(text, os.O_RDONLY)
+    if text := _text(target, folder):
         observer.written(text, keeping=False)
+
+
+def _on_symlink(observer: Observer, _source: object, target: object, folder: int = -1) -> None:
+    if text := _text(target, folder):
+        observer.written(text, keeping=False)
+
+
+def _on_mark(observer: Observer, path: object, *rest: object) -> None:
+    folder = rest[-1] if rest and isinstance(rest[-1], int) else -1
+    if not isinstance(path, int) and (text := _text(path, folder)):
+        observer.marked(text)
 
 
 def _on_truncate(observer: Observer, path: object, length: int) -> None:
@@ -679,7 +705,10 @@ _HANDLERS: dict[str, Callable[..., None]] = {
     "os.mkdir": _on_mkdir,
     "os.putenv": _on_putenv,
     "os.link": _on_link,
-    "os.symlink": _on_link,
+    "os.symlink": _on_symlink,
+    "os.chmod": _on_mark,
+    "os.chown": _on_mark,
+    "os.utime": _on_mark,
     "os.truncate": _on_truncate,
     "pickle.find_class": Observer.unpickled,
     "sqlite3.connect": _on_database,

@@ -44,6 +44,8 @@ class Seen:
     asked: bool = False
     dated: bool = False
     changed: bool = False
+    marked: bool = False
+    """Whether the cell set the mode, owner or dates of what was there before."""
     listed: Digest = ""
     names: Json = None
     """What was listed, for people to read."""
@@ -55,7 +57,7 @@ class Seen:
     @property
     def came_and_went(self) -> bool:
         """Whether the path is as absent as it was: a temporary file."""
-        return self.written and self.before.kind == "absent" and disk.look(self.path).kind == "absent"
+        return self.written and self.before.kind == "absent" and not os.path.lexists(self.path)
 
 
 class Trace:
@@ -127,6 +129,12 @@ class Trace:
         seen.asked = seen.asked or not seen.written
         seen.written = True
 
+    def mark(self, seen: Seen) -> None:
+        """Note that the mode, the owner or the dates of the path are about to be set."""
+        if not seen.written:
+            seen.asked = True
+            seen.marked = seen.before.kind != "absent"
+
     def list(self, seen: Seen) -> None:
         """Note that the names in a folder were read."""
         if not seen.listed and not self._is_own(seen.path + os.sep):
@@ -157,6 +165,8 @@ class Trace:
             Where no later run can be spared.
         """
         for seen in sorted(self.seen.values(), key=lambda seen: seen.name):
+            if seen.marked:
+                raise Contradiction(f"it sets the mode, owner or dates of {seen.name}, which a hit could not do again")
             if not seen.came_and_went:
                 yield from self._before(seen)
                 yield from self._after(seen)
@@ -209,4 +219,6 @@ class Trace:
             digest, stamp = disk.state(seen.path)
         except OSError as error:
             raise Contradiction(f"{seen.name} changes after the cell wrote it") from error
+        if os.path.islink(seen.path) and not os.path.exists(seen.path):
+            raise Contradiction(f"{seen.name} is a link to nothing")
         yield Observed("written", seen.name, digest, disk.told(seen.path, stamp))
