@@ -18,7 +18,7 @@ A *reference* says where a root is. It is a tuple in a pickle and a list in the 
 ``("path", path)``                        an object of the notebook, see :data:`prefect_cache.model.ObjectPath`
 ``("file", 2)``                           what the codec reads from output number 2
 ``("item", 2, "model")``                  the value labelled so in the pickle that is output number 2
-``("window", reference, description)``    memory of another object
+``("window", reference, (3, description))``  memory of another object, and which of all windows it is
 ``("view", reference, [[0, reference, description]])``    a frame whose block 0 lies in the memory of another object
 ``("axes", reference, [[1, reference]])``  a frame whose axis 1, as its manager counts, is an index of others as well
 ``("axis", reference, 1)``                axis 1 of a frame
@@ -132,6 +132,10 @@ class GraphWriter:
         self._numbers: dict[int, int] = {}
         self._files: list[tuple[str, object]] = []
         self._windows: dict[int, tuple[object, memory.Window | Unstorable]] = {}
+        self._opened: dict[int, int] = {}
+        """The windows that were referred to, by ``id``: whoever refers to one of them again means that very array."""
+        self._owners: set[int] = set()
+        """The objects that others are windows onto."""
         self._views: dict[int, dict[int, tuple[object, memory.Window]]] = {}
         """Of frames, the blocks that lie in the memory of another object."""
         self._axes: dict[int, tuple[object, int]] = {}
@@ -188,7 +192,8 @@ class GraphWriter:
         self._inside[id(value)] = met
 
         def refer(inner: object) -> Reference | None:
-            if _is_tabular(type(inner)) or _is_shared_by_nature(inner):
+            is_part = _is_tabular(type(inner)) and not memory.is_array(inner)
+            if is_part or _is_shared_by_nature(inner):
                 return None
             if (reference := self._elsewhere(inner)) is not None:
                 return reference
@@ -317,7 +322,8 @@ class GraphWriter:
             owner, description = found
             if isinstance(description, Unstorable):
                 raise description
-            return ("window", self._elsewhere(owner) or self._file(label, owner), description)
+            which = self._opened.setdefault(id(value), len(self._opened))
+            return ("window", self._elsewhere(owner) or self._file(label, owner), (which, description))
         if (frame := self._axes.get(id(value))) is not None:
             return ("axis", self._file(label, frame[0]), frame[1])
         if id(value) not in self._numbers:
@@ -373,6 +379,7 @@ class GraphWriter:
 
     def _find_windows(self) -> None:
         arrays = {key: value for root in self._roots for key, value in root.arrays.items()}
+        arrays |= {key: v for cells in self._inside.values() for key, v in cells.items() if memory.is_array(v)}
         self._find_exporters(arrays)
         frames = [v for root in self._roots for v in root.met.values() if _is_file(v) and id(v) not in arrays]
         old = [value for _, value in self._known.values()]
@@ -388,6 +395,8 @@ class GraphWriter:
                 self._add_view(guest, owner)
             elif guest is not None and id(guest.array) not in self._windows and id(guest.owner) in arrays:
                 self._windows[id(guest.owner)] = self._window(guest.owner, owner, arrays)
+        self._owners = {id(owner) for owner, found in self._windows.values() if not isinstance(found, Unstorable)}
+        self._owners |= {id(owner) for views in self._views.values() for owner, _ in views.values()}
 
     def _exporters(self) -> dict[int, list[memory.Extent]]:
         """Return what objects of other libraries span, by ``id``: none of them can be stored as a window."""
@@ -453,21 +462,29 @@ class GraphWriter:
             )
 
     def _refer(self, label: str) -> Callable[[object], Reference | None]:
-        # A small array has a file of its own, too, where others are windows onto it.
-        owners = {id(owner) for owner, found in self._windows.values() if not isinstance(found, Unstorable)}
-        owners |= {id(owner) for views in self._views.values() for owner, _ in views.values()}
-
         def refer(value: object) -> Reference | None:
             if (reference := self._elsewhere(value)) is not None:
                 return reference
-            apart = _is_file(value) or id(value) in self._windows or id(value) in owners
-            return self._file(label, value) if apart else None
+            return self._file(label, value) if _is_file(value) or self._is_linked(value) else None
 
         return refer
 
-    def _refer_from_cells(self, value: object) -> Reference | None:
-        """Return the reference for an object in a frame's cells; what the frame itself consists of has none."""
-        return None if _is_tabular(type(value)) else self._elsewhere(value)
+    def _is_linked(self, value: object) -> bool:
+        """Tell whether an array, however small, has a file of its own or is in one: as a window, or below windows."""
+        return id(value) in self._windows or id(value) in self._owners
+
+    def _refer_from_cells(self, label: str, table: object) -> Callable[[object], Reference | None]:
+        """Return what gives the reference for an object in a table's cells; what it consists of itself has none."""
+
+        def refer(value: object) -> Reference | None:
+            if value is table:
+                return None
+            if memory.is_array(value) and self._is_linked(value):
+                return self._file(label, value)
+            is_part = _is_tabular(type(value)) and id(value) not in self._hoisted
+            return None if is_part else self._elsewhere(value)
+
+        return refer
 
     def _write_pickle(self, folder: Path, number: int, group: list[_Root]) -> Output:
         label, _ = self._files[number]
@@ -495,7 +512,7 @@ class GraphWriter:
                 value,
                 path,
                 namespace=self._namespace,
-                refer=self._refer_from_cells,
+                refer=self._refer_from_cells(label, value),
                 shelf=self._shelf,
                 progress=self._told(),
             )
@@ -683,6 +700,7 @@ class GraphReader:
         self._trusted = trusted
         self._namespace = namespace
         self._read: dict[int, object] = {}
+        self._windows: dict[int, object] = {}
         self._instead: dict[int, object] = {}
         self._viewed: set[int] = set()
         self._parts: Mapping[object, Callable[[object, Any], object]] = {
@@ -717,7 +735,13 @@ class GraphReader:
         """Let windows onto `value` be windows onto `content`, whose memory it will have; None: nobody knows which."""
         self._instead[id(value)] = content
 
-    def _window(self, owner: object, description: Any) -> object:
+    def _window(self, owner: object, told: Any) -> object:
+        which, description = told
+        if which not in self._windows:
+            self._windows[which] = self._memory(owner, description)
+        return self._windows[which]
+
+    def _memory(self, owner: object, description: Any) -> object:
         onto = self._instead.get(id(owner), owner)
         if onto is None:
             raise Damaged("a window onto an array that gets another size")
@@ -730,7 +754,7 @@ class GraphReader:
         if id(frame) not in self._viewed:
             self._viewed.add(id(frame))  # which lives as long as this reader
             for block, owner, description in views:
-                array = self._window(self.get(owner), description)
+                array = self._memory(self.get(owner), description)
                 try:
                     memory.put_block(frame, int(block), array)
                 except (AttributeError, IndexError, ValueError) as error:

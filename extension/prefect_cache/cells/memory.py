@@ -59,10 +59,10 @@ def extents(values: Iterable[Any]) -> Iterator[Extent]:
 def exports(value: object) -> bool:
     """Tell whether others may lie in the memory of an object that is no array and no frame, such as a torch tensor.
 
-    By DLPack, the protocol by which libraries of arrays give each other their memory.
+    By DLPack, the protocol by which libraries of arrays give each other their memory; or it is of a subclass of arrays.
     """
     cls = type(value)
-    return hasattr(cls, "__dlpack__") and cls.__module__.partition(".")[0] not in {"numpy", "pyarrow"}
+    return hasattr(cls, "__dlpack__") and not is_array(value) and cls.__module__.partition(".")[0] != "pyarrow"
 
 
 def exported(value: Any) -> Iterator[Extent]:
@@ -74,13 +74,17 @@ def exported(value: Any) -> Iterator[Extent]:
         Where its memory cannot be looked at, or it remembers more than its pickles do.
     """
     kind = type(value).__name__
+    numpy = sys.modules["numpy"]
+    if isinstance(value, numpy.ndarray):
+        yield from _extent(value.view(numpy.ndarray), value, -1)
+        return
     if asked(value, "grad_fn") is not None:
         raise Unstorable(f"a {kind} remembers how it was computed, which its pickles do not", remedy="detach() it")
     if asked(value, "grad") is not None:
         raise Unstorable(f"a {kind} holds a gradient, which its pickles leave out", remedy="set its grad to None")
     bare = value.detach() if hasattr(value, "detach") else value
     try:
-        array = sys.modules["numpy"].from_dlpack(bare)
+        array = numpy.from_dlpack(bare)
     except Exception as error:  # each library raises its own kinds
         raise Unstorable(f"the memory of a {kind} cannot be looked at, and others may share it") from error
     yield from _extent(array, value, -1)
