@@ -540,6 +540,13 @@ class _Reader(ast.NodeVisitor):
             self._unseen("sys.modules reaches all variables")
         self._all(node.value, node.slice)
 
+    def visit_Expr(self, node: ast.Expr) -> None:
+        function = node.value.func if isinstance(node.value, ast.Call) else None
+        if isinstance(function, ast.Attribute) and function.attr == "resize":
+            # A picture's resize() gives another picture, which a cell would take; this is an array's.
+            self._unseen("resize() of an array fails while anybody else remembers it")
+        self.generic_visit(node)
+
     def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Attribute) and _is_shell(node.func.value):
             self._command(node.func.attr, node)

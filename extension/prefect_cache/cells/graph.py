@@ -186,6 +186,8 @@ class GraphWriter:
     def _look_inside(self, value: object) -> None:
         """Meet the objects in the cells of a frame or an object array."""
         cells = [cell for cell in memory.cells(value) if type(cell) not in PLAIN]
+        if type(value).__module__ == "__main__":
+            cells.append(type(value))  # which the file names as well
         if not cells or id(value) in self._inside:
             return
         met: dict[int, object] = {}
