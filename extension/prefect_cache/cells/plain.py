@@ -14,9 +14,10 @@ import operator
 import os
 import sys
 import types
+import typing
 from array import array
 from itertools import compress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from prefect_cache import modules
 from prefect_cache.cells import leaves
@@ -193,6 +194,19 @@ def _zoned(value: dt.datetime | dt.time, walk: Walk) -> Shape:
 
 def _timezone(value: dt.timezone, _walk: Walk) -> Shape:
     return Shape(combine("timezone", *map(repr, value.__getinitargs__())))  # type: ignore[attr-defined]
+
+
+_OF_TYPE_PARAMETERS: Final = ("bound", "constraints", "covariant", "contravariant", "infer_variance", "default")
+
+
+def _type_parameter(value: Any, walk: Walk) -> Shape:
+    # Its own pickle is its name alone.
+    told = [getattr(value, f"__{name}__", None) for name in _OF_TYPE_PARAMETERS]
+    return run(type(value).__name__, (value.__name__, *told), walk, mutable=False)
+
+
+def _new_type(value: typing.NewType, walk: Walk) -> Shape:
+    return run("NewType", (value.__name__, value.__supertype__), walk, mutable=False)
 
 
 def _object(_value: object, _walk: Walk) -> Shape:
@@ -531,5 +545,9 @@ EXACT: dict[type, Handler] = {
     types.MemberDescriptorType: _slot,
     types.GetSetDescriptorType: _slot,
     operator.attrgetter: _reduced,
+    typing.TypeVar: _type_parameter,
+    typing.ParamSpec: _type_parameter,
+    typing.TypeVarTuple: _type_parameter,
+    typing.NewType: _new_type,
 }
 """What needs no look at the class's bases."""
