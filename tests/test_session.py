@@ -611,3 +611,45 @@ def test_what_fails_on_the_way_of_a_cell_is_a_reason_and_no_error(tmp_path, monk
     assert "LookupError: within" in problems[0].what
     assert isinstance(notebook.cached("x = 1"), Hit)
     assert notebook.runs == 5
+
+
+class Vector:
+    """An object of another library of arrays, as others see it: memory, given away by DLPack; its pickles copy it."""
+
+    def __init__(self, memory: object) -> None:
+        self._memory = memory
+
+    def __dlpack__(self, **how: object) -> object:
+        return np.frombuffer(self._memory).__dlpack__(**how)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        return _vector, (bytes(self._memory),)
+
+    def tail(self) -> Vector:
+        return Vector(memoryview(self._memory)[8:])
+
+
+def _vector(data: bytes) -> Vector:
+    return Vector(bytearray(data))
+
+
+def test_arrays_of_other_libraries_are_stored_as_long_as_nothing_else_lies_in_their_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(Vector, "__module__", "installed.vectors")
+    notebook = Notebook(tmp_path, vector=_vector, np=np)
+    assert isinstance(notebook.cached("a = vector(bytes(16)); same = [a, a]", ignore=("vector",)), Miss)
+    assert notebook["same"][0] is notebook["a"]
+    assert isinstance(notebook.cached("a = vector(bytes(16)); same = [a, a]", ignore=("vector",)), Hit)
+    for cell in ("b = vector(bytes(16)); c = b.tail()", "b = vector(bytes(16)); c = np.from_dlpack(b)[1:]"):
+        assert isinstance(shared := notebook.cached(cell, ignore=("vector",)), Bypass)
+        assert "a Vector shares its memory with another object" in shared.reason
+
+
+def test_an_object_that_remembers_more_than_its_pickles_is_not_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(Vector, "__module__", "installed.vectors")
+    notebook = Notebook(tmp_path, vector=_vector)
+    for attribute, said in (("grad_fn", "remembers how it was computed"), ("grad", "holds a gradient")):
+        cell = f"a = vector(bytes(16)); a.{attribute} = 1"
+        assert said in notebook.cached(cell, ignore=("vector",)).reason

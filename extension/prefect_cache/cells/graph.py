@@ -389,9 +389,11 @@ class GraphWriter:
         exporters = self._exporters()
         spans = itertools.chain(memory.extents([*arrays.values(), *frames, *old]), *exporters.values())
         for one, other in memory.overlapping(spans):
-            for owner in (one.owner, other.owner):
-                if id(owner) in exporters:
-                    raise Unstorable(f"a {type(owner).__name__} shares its memory with another object")
+            foreign = [e.owner for e in (one, other) if id(e.owner) in exporters]
+            if foreign and {id(one.owner), id(other.owner)} <= self._known.keys():
+                continue  # both stay where they are
+            if foreign:
+                raise Unstorable(f"a {type(foreign[0]).__name__} shares its memory with another object")
             owner, guest = _owner_and_guest(one, other, fresh, apart=self._apart)
             if guest is not None and guest.block >= 0:
                 self._add_view(guest, owner)
@@ -404,10 +406,11 @@ class GraphWriter:
         """Return what objects of other libraries span, by ``id``: none of them can be stored as a window."""
         found: dict[int, list[memory.Extent]] = {}
         for root in self._roots:
+            kinds = memory.exporting(root.met.values())
             last: list[memory.Extent] = []
-            for key, value in root.met.items():
+            for key, value in root.met.items() if kinds else ():
                 try:
-                    spans = list(memory.exported(value)) if memory.exports(value) else []
+                    spans = list(memory.exported(value)) if type(value) in kinds else []
                 except Unstorable as error:
                     raise Unstorable(error.message, name=root.label, remedy=error.remedy) from error
                 # A parameter of torch's is pickled as a tensor in its memory, made when it is asked for its state.
@@ -415,11 +418,12 @@ class GraphWriter:
                 if spans and not of_the_last:
                     found[key] = spans
                 last = spans
-        if found:
-            for key, (_, value) in self._known.items():
-                if memory.exports(value):
-                    with contextlib.suppress(Unstorable):  # it stays where it is
-                        found[key] = list(memory.exported(value))
+        known = [value for _, value in self._known.values()]
+        kinds = memory.exporting(known)
+        for value in known if kinds else ():
+            if type(value) in kinds:
+                with contextlib.suppress(Unstorable):  # it stays where it is
+                    found[id(value)] = list(memory.exported(value))
         return found
 
     def _find_exporters(self, arrays: Mapping[int, Any]) -> None:

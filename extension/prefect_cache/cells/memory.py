@@ -56,17 +56,20 @@ def extents(values: Iterable[Any]) -> Iterator[Extent]:
                 yield from _extent(_plain(block), value, number)
 
 
-def exports(value: object) -> bool:
-    """Tell whether others may lie in the memory of an object that is no array and no frame, such as a torch tensor.
+def exporting(values: Iterable[object]) -> set[type]:
+    """Return the types of objects in whose memory others may lie, of those that are no arrays and no frames.
 
-    By DLPack, the protocol by which libraries of arrays give each other their memory; or it is of a subclass of arrays.
+    Such as torch's tensors, by DLPack, the protocol by which libraries of arrays give each other their memory; and
+    the subclasses of arrays.
     """
-    cls = type(value)
-    return hasattr(cls, "__dlpack__") and not is_array(value) and cls.__module__.partition(".")[0] != "pyarrow"
+    numpy = sys.modules.get("numpy")
+    plain = {None if numpy is None else numpy.ndarray}
+    found = {cls for cls in set(map(type, values)) if hasattr(cls, "__dlpack__") and cls not in plain}
+    return {cls for cls in found if cls.__module__.partition(".")[0] != "pyarrow"}  # which is never written to
 
 
 def exported(value: Any) -> Iterator[Extent]:
-    """Yield what an object that :func:`exports` spans.
+    """Yield what an object of such a type spans.
 
     Raises
     ------
