@@ -112,3 +112,17 @@ def test_meta_says_what_a_preview_needs() -> None:
     meta = table_of(frame, Canon()).meta
     assert (meta["rows"], meta["shape"], meta["total_columns"]) == (2, [2, 2], 2)
     assert [field.name for field in table_of(frame, Canon()).fields] == ["a", "b", "__index_level_0__"]
+
+
+def test_cells_without_an_end_are_not_shown_to_arrow() -> None:
+    """It follows containers as deep as they go, and a list that holds itself ends the process."""
+    held: list[Any] = [1]
+    held.append(held)
+    deep: list[Any] = []
+    for _ in range(200):
+        deep = [deep, deep]
+    for cell in (held, {"a": held}, np.array([held, None], dtype=object), deep):
+        table = table_of(pd.DataFrame({"x": [cell, None]}, dtype=object), Canon())
+        assert "nested too deeply" in str(table.fields)
+    flat = table_of(pd.DataFrame({"x": [[[1]], [[2, 3]]]}), Canon())
+    assert "nested too deeply" not in str(flat.fields)

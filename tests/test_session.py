@@ -653,3 +653,50 @@ def test_an_object_that_remembers_more_than_its_pickles_is_not_stored(tmp_path, 
     for attribute, said in (("grad_fn", "remembers how it was computed"), ("grad", "holds a gradient")):
         cell = f"a = vector(bytes(16)); a.{attribute} = 1"
         assert said in notebook.cached(cell, ignore=("vector",)).reason
+
+
+@pytest.mark.parametrize(
+    ("before", "cell", "after"),
+    [
+        ("L = [[1]]", "L[0] = [1]; y = L[0]", "y.append(2); r = (L, y)"),
+        ("d = {'a': [1]}", "d['a'] = [1]; y = d['a']", "y.append(2); r = (d, y)"),
+        ("x = [1]; L = [x]", "L[0] = [1]", "x.append(2); r = (L, x)"),
+        ("x = [1]; t = [(x, 2)]", "t[0] = ([1], 2)", "x.append(2); r = (t, x)"),
+        ("L = [[1], [1]]", "L[1] = L[0]", "L[0].append(2); r = L"),
+        ("L = [[1], [1]]; a, b = L", "L.reverse()", "a.append(2); r = L"),
+        ("class A: pass\na = A(); a.x = [1]", "a.x = [1]; y = a.x", "y.append(2); r = (a.x, y)"),
+        ("L = [np.zeros(3)]", "L[0] = np.zeros(3); y = L[0][1:]", "y[0] = 2; r = (L, y)"),
+        ("def f(x=[1]): return x\ny = f()", "f.__defaults__ = ([1],)", "y.append(2); r = (f(), y)"),
+        ("s = pd.Series([1, 2])", "s.index = range(2); c = s * 2", "c.index.name = 'q'; r = s.index.name"),
+        (
+            "df = pd.DataFrame({'a': [1]}); old = df.columns",
+            "df.columns = ['a']",
+            "old.name = 'q'; r = df.columns.name",
+        ),
+        ("df = pd.DataFrame({'a': [1]}); D = {'f': df}", "D['f'] = df.copy()", "df['b'] = 1; r = list(D['f'])"),
+        ("df = pd.DataFrame({'o': [[1]]}); x = df.o[0]", "df.at[0, 'o'] = [1]", "x.append(5); r = df.o.tolist()"),
+    ],
+)
+def test_a_part_that_is_exchanged_for_an_equal_one_is_another_object_after_a_hit(tmp_path, before, cell, after):
+    told = []
+    for expected in (Miss, Hit):
+        notebook = Notebook(tmp_path)
+        notebook.run(f"import numpy as np, pandas as pd\n{before}")
+        assert isinstance(notebook.cached(cell), expected)
+        notebook.run(after)
+        told.append(repr(notebook["r"]))
+    assert told[0] == told[1]
+
+
+def test_parts_that_are_made_anew_when_they_are_asked_for_are_no_change(tmp_path):
+    notebook = Notebook(tmp_path)
+    notebook.run(
+        """
+        import numpy as np, pandas as pd
+        df = pd.DataFrame({"a": pd.Categorical(["x"]), "i": pd.interval_range(0, 1)})
+        held = {"f": df, "m": np.ma.masked_array([1.0, 2.0], [0, 1]), "g": np.random.default_rng(1), "i": df.i.array}
+        """
+    )
+    outcome = notebook.cached("n = len(held), len(df)")
+    assert isinstance(outcome, Miss)
+    assert outcome.entry.manifest.effects["changed"] == []

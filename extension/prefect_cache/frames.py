@@ -855,6 +855,31 @@ def _sparse(array: Any, canon: Canon) -> tuple[Leaf, str]:
     return numpy_leaf(np.asarray(array), canon)
 
 
+MAX_DEPTH = 100
+"""Containers in containers that Arrow is asked to follow: it ends the process where there is no end to them (26.0)."""
+
+
+def _is_deep(cells: Array) -> bool:
+    """Tell whether containers in cells are nested beyond all use, or hold themselves."""
+    import numpy as np
+
+    kinds = (list, tuple, dict, set, frozenset, np.ndarray)
+    level: dict[int, Any] = {id(cell): cell for cell in cells if isinstance(cell, kinds)}
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return False
+        level = {id(part): part for outer in level.values() for part in _parts(outer) if isinstance(part, kinds)}
+    return bool(level)
+
+
+def _parts(container: Any) -> Any:
+    import numpy as np
+
+    if isinstance(container, np.ndarray):
+        return container.flat if container.dtype.hasobject else ()
+    return container.values() if isinstance(container, dict) else container
+
+
 _SCALARS = (str, bool, int, float, bytes, type(None))
 
 
@@ -865,6 +890,8 @@ def _objects(cells: Array, canon: Canon) -> tuple[Leaf, str]:
     text = canon.text(cells) if len(cells) else None
     if text is not None:
         return arrow_leaf(text.array)
+    if _is_deep(cells):
+        return _no_form(len(cells), "objects nested too deeply")
     try:
         made = _one_chunk(pa.array(cells, from_pandas=True))
     except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError, RecursionError):

@@ -7,12 +7,14 @@ namespaces with equal snapshots cannot be told apart by a cell (within the kinds
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import enum
 import functools
 import hashlib
 import io
 import os
+import pickle
 import random
 import re
 import sys
@@ -239,6 +241,15 @@ def _digest(data: bytes) -> str:
     return hashlib.sha1(data, usedforsecurity=False).hexdigest() if len(data) > 40 else data.hex()
 
 
+def _content(path: Path) -> object:
+    data = path.read_bytes()
+    if path.suffix == ".pkl":
+        # Its bytes hang on which equal texts and dtypes are one object, which nobody can tell by looking.
+        with contextlib.suppress(Exception):  # what cannot be read is compared as it is
+            return Describer(vars(sys.modules["__main__"]))(pickle.loads(data))
+    return _digest(ADDRESS_IN_FILES.sub(b"", data))
+
+
 def process(folder: Path, started: dict[str, object]) -> dict[str, object]:
     """Return the state of this process that a notebook changes, and the files in its folder."""
     return {
@@ -250,9 +261,5 @@ def process(folder: Path, started: dict[str, object]) -> dict[str, object]:
         "precision": pd.get_option("display.precision"),
         "max_rows": pd.get_option("display.max_rows"),
         "recursion": sys.getrecursionlimit(),
-        "files": {
-            str(p.relative_to(folder)): _digest(ADDRESS_IN_FILES.sub(b"", p.read_bytes()))
-            for p in sorted(folder.rglob("*"))
-            if p.is_file()
-        },
+        "files": {str(p.relative_to(folder)): _content(p) for p in sorted(folder.rglob("*")) if p.is_file()},
     }

@@ -71,6 +71,8 @@ class _Was:
     reference: _Reference
     digest: str
     memory: Mapping[int, bool]
+    children: tuple[int, ...]
+    """Which objects its parts were, by ``id``: the fingerprinter holds them as long as the run lasts."""
 
     def get(self) -> Any:
         """Return the object, None where it is gone."""
@@ -148,10 +150,10 @@ class Before:
         self.namespace.update(self._kept)
         for name in self._aside:
             self.namespace.pop(name, None)
-        now = Fingerprinter(self.namespace)
+        now = _Comparison(self.namespace)
         for was, kept in self._states:
             value = was.get()
-            if value is not None and now.digest_of(value) != was.digest:
+            if value is not None and now.differs(was, value):
                 inplace.put_state(value, inplace.copied(kept))
 
     def filled_cache(self) -> str:
@@ -193,7 +195,31 @@ class Before:
 
 
 def _was(node: Node) -> _Was:
-    return _Was(node.path, _Reference(node.value), node.digest, inplace.memory_of(node.value))
+    return _Was(node.path, _Reference(node.value), node.digest, inplace.memory_of(node.value), node.children)
+
+
+class _Comparison:
+    """Tells which of the objects that there were before a run have changed since."""
+
+    def __init__(self, namespace: Mapping[str, object]) -> None:
+        self._now = Fingerprinter(namespace)
+        self._once_more = Fingerprinter(namespace)
+
+    def differs(self, was: _Was, value: object) -> bool:
+        """Tell whether `value` is not equal to what it was, or does not hold the very objects that it held.
+
+        ``config["columns"] = ["a"]`` may put a list in the place of an equal one: another name for the old one is no
+        longer one for what is there. Parts that are made when somebody asks for them are others each time; they tell
+        nothing.
+        """
+        if self._now.digest_of(value) != was.digest:
+            return True
+        parts = self._now.children_of(value)
+        exchanged = [i for i, (old, new) in enumerate(zip(was.children, parts, strict=False)) if new and old != new]
+        if not exchanged:
+            return False
+        again = self._once_more.children_of(value)
+        return any(parts[i] == again[i] for i in exchanged)
 
 
 def _has_identity(value: object) -> bool:
@@ -277,16 +303,16 @@ def take(
 
 
 def _changed(before: Before) -> Iterator[tuple[ObjectPath, object, Mapping[int, bool]]]:
-    now = Fingerprinter(before.namespace)
+    now = _Comparison(before.namespace)
     for was in before.objects:
         value = was.get()
         if value is None:
             continue
         try:
-            digest = now.digest_of(value)
+            differs = now.differs(was, value)
         except Unfingerprintable as error:
             raise Unfingerprintable(f"the run put into {text(was.path)} what has no digest: {error}") from error
-        if digest != was.digest:
+        if differs:
             yield was.path, value, was.memory
 
 

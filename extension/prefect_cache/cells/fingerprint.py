@@ -59,11 +59,12 @@ ABSENT = combine("absent")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A mutable object, the first path that led to it, and its digest when it was walked."""
+    """A mutable object as it was when walked: the first path to it, its digest, and which objects its parts were."""
 
     path: ObjectPath
     value: object
     digest: Digest
+    children: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -560,7 +561,7 @@ class Fingerprinter:
         """Return every mutable object that was met, in the order in which they were met."""
         trail, seen = self._walk.trail, self._walk.seen
         return [
-            Node(trail.path(number), value, seen[id(value)].digest)
+            Node(trail.path(number), value, seen[id(value)].digest, self._walk.children.get(id(value), ()))
             for number, value in enumerate(trail.values)
             if trail.mutable[number] and id(value) in seen
         ]
@@ -594,6 +595,12 @@ class Fingerprinter:
         What one fingerprinter has digested so it does not look at again: take a new one after a change.
         """
         return self._again.digest(value)
+
+    def children_of(self, value: object) -> tuple[int, ...]:
+        """Return which objects the parts of a value are now, by ``id``; 0 for those that nobody can change."""
+        self._again.digest(value)
+        seen = self._again.seen
+        return tuple(c if c in seen and seen[c].nodes else 0 for c in self._again.children.get(id(value), ()))
 
 
 def _lasting(facts: code.CodeFacts, held: Mapping[str, object]) -> list[str]:

@@ -185,6 +185,8 @@ class Walk:
         self.met = met or Met()
         self.seen: dict[int, Seen] = {}
         self.trail = Trail(self.seen)
+        self.children: dict[int, tuple[int, ...]] = {}
+        """Of mutable values whose parts have an order, by ``id``, the parts' ids: which objects these were."""
         self.shape: Shape | None = None
         self.slots: Sequence[Digest] = ()
         """The shape of the last root, and its children's digests."""
@@ -220,6 +222,8 @@ class Walk:
                     stack.append(deeper)
                 continue
             stack.pop()
+            if shape.mutable and not shape.unordered:
+                self.children[id(visit.value)] = tuple(map(id, shape.children))
             visit.nodes &= shape.shareable or not shape.mutable
             if visit.low == visit.index:
                 self._close(visit)
