@@ -671,7 +671,7 @@ def test_an_object_that_remembers_more_than_its_pickles_is_not_stored(tmp_path, 
         (
             "df = pd.DataFrame({'a': [1]}); old = df.columns",
             "df.columns = ['a']",
-            "old.name = 'q'; r = df.columns.name",
+            "old.name = 1; r = df.columns.name",
         ),
         ("df = pd.DataFrame({'a': [1]}); D = {'f': df}", "D['f'] = df.copy()", "df['b'] = 1; r = list(D['f'])"),
         ("df = pd.DataFrame({'o': [[1]]}); x = df.o[0]", "df.at[0, 'o'] = [1]", "x.append(5); r = df.o.tolist()"),
