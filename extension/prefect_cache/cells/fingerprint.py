@@ -597,10 +597,13 @@ class Fingerprinter:
         return self._again.digest(value)
 
     def children_of(self, value: object) -> tuple[int, ...]:
-        """Return which objects the parts of a value are now, by ``id``; 0 for those that nobody can change."""
+        """Return which objects the parts of a value are now, by ``id``; 0 for those of which nobody can tell."""
         self._again.digest(value)
         seen = self._again.seen
-        return tuple(c if c in seen and seen[c].nodes else 0 for c in self._again.children.get(id(value), ()))
+        return tuple(
+            c if c in seen and (seen[c].nodes or isinstance(seen[c].value, types.FunctionType)) else 0
+            for c in self._again.children.get(id(value), ())
+        )
 
 
 def _lasting(facts: code.CodeFacts, held: Mapping[str, object]) -> list[str]:
