@@ -51,6 +51,9 @@ WARM = (
 )
 """What the nursery imports. Not pyplot: it settles the backend, which a kernel does when it comes up."""
 
+NOT_COMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""Python takes what it compiled before for a source of the same size and second, and tests edit quickly."""
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -317,7 +320,7 @@ class Kernels:
 
     def start(self, *, cwd: Path, env: Mapping[str, str] | None = None, cold: bool = False) -> Kernel:
         """Start a kernel in `cwd` with this process's environment as it is now, and `env` on top."""
-        return Kernel(self, cwd=cwd, env={**os.environ, **(env or {})}, cold=cold)
+        return Kernel(self, cwd=cwd, env={**os.environ, **NOT_COMPILED, **(env or {})}, cold=cold)
 
     def log_tail(self) -> str:
         """Return the last lines that warm kernels wrote past their front end."""
@@ -339,7 +342,7 @@ class Nursery:
     def __init__(self, folder: Path, modules: Sequence[str]) -> None:
         self.folder = folder
         # As ipykernel sets it before a notebook can import matplotlib, which reads it once.
-        env = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+        env = {**os.environ, **NOT_COMPILED, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         with (folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, *modules],

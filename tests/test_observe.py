@@ -214,7 +214,8 @@ def test_installed_packages_and_our_own_store_are_of_no_account(tmp_path) -> Non
     assert run(read, store_root=store).observed == ()
 
 
-def test_the_source_of_a_local_module_is_seen_when_it_is_imported() -> None:
+@pytest.mark.parametrize("compiled", ["", "1"], ids=["compiled", "not compiled"])
+def test_the_source_of_a_local_module_is_seen_when_it_is_imported(compiled: str) -> None:
     Path("helper.py").write_text("x = 1")
     program = """
 import sys
@@ -224,7 +225,11 @@ with Observer() as observer:
     import helper
 assert [(seen.kind, seen.name) for seen in observer.observed] == [("file", "helper.py")], observer.observed
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    for _ in range(2):  # the second time Python reads what it compiled the first
+        subprocess.run(
+            [sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": compiled}
+        )
+    assert Path("__pycache__").exists() == (not compiled)
 
 
 def test_a_program_text_opened_by_an_editor_is_not_ours() -> None:

@@ -317,7 +317,7 @@ def test_the_panel_works_while_a_cell_runs(open_book: Callable[..., Book], shop:
     expect(running).to_have_text("[*]:")
     entry(book, "orders").click()
     expect(panel.get_by_text("rows 1-50 of 20,000")).to_be_visible()
-    assert running.inner_text() == "[*]:"
+    expect(running).to_have_text("[*]:")
 
 
 def test_a_slow_kernel_is_said_to_be_busy(open_book: Callable[..., Book], shop: Store) -> None:

@@ -20,7 +20,7 @@ A cell without code is the last one of its kind once more. ``write FILE`` and ``
 else's doing, ``restart`` is a fresh kernel. ``check`` is run in the cached notebook alone and must not raise:
 for scenarios marked ``(chance)`` in their title, whose values differ in each run, that is all there is to
 check. In all others, values, displays and errors must be those of a notebook that runs the same cells without
-the cache. Scenarios marked ``(needs torch)`` are played where that is installed.
+the cache. Scenarios marked ``(needs torch)``, say, are played where that is installed.
 """
 
 from __future__ import annotations

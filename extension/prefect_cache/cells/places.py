@@ -89,7 +89,7 @@ def source_of(path: str) -> str:
 
 def is_passing(path: str) -> bool:
     """Tell whether a path is nothing but a trace of running Python: compiled code, a cell's made-up file."""
-    return _COMPILED in path or "/ipykernel_" in path or path.endswith((">", ".pyc", ".pyo"))
+    return _COMPILED in path + os.sep or "/ipykernel_" in path or path.endswith((">", ".pyc", ".pyo"))
 
 
 def absolute(path: str, folder: str | None = None) -> str:
