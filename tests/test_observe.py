@@ -214,6 +214,16 @@ def test_installed_packages_and_our_own_store_are_of_no_account(tmp_path) -> Non
     assert run(read, store_root=store).observed == ()
 
 
+def test_locks_of_a_cluster_beside_the_cell_are_not_its_files() -> None:
+    def somebody_locks() -> None:
+        Path("dask-scratch-space").mkdir()
+        Path("dask-scratch-space/scheduler.dirlock").write_text("1")
+        Path("dask-scratch-space/scheduler.dirlock").read_text()
+        os.remove("dask-scratch-space/scheduler.dirlock")
+
+    assert run(somebody_locks).observed == ()
+
+
 @pytest.mark.parametrize("compiled", ["", "1"], ids=["compiled", "not compiled"])
 def test_the_source_of_a_local_module_is_seen_when_it_is_imported(compiled: str) -> None:
     Path("helper.py").write_text("x = 1")

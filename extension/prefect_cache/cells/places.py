@@ -26,6 +26,9 @@ _SYSTEM = (
     *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts/", "/dev/fd/"),
     *("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/ptmx"),
 )
+_SCRATCH = os.sep + "dask-scratch-space"
+"""Where Dask's scheduler and workers keep locks; their threads make and remove them while a cell runs beside them."""
+
 _COMPILED = os.sep + "__pycache__" + os.sep
 
 
@@ -88,8 +91,10 @@ def source_of(path: str) -> str:
 
 
 def is_passing(path: str) -> bool:
-    """Tell whether a path is nothing but a trace of running Python: compiled code, a cell's made-up file."""
-    return _COMPILED in path + os.sep or "/ipykernel_" in path or path.endswith((">", ".pyc", ".pyo"))
+    """Tell whether a path is nothing but a trace of running: compiled code, a cell's made-up file, a worker's locks."""
+    return (
+        _COMPILED in path + os.sep or _SCRATCH in path or "/ipykernel_" in path or path.endswith((">", ".pyc", ".pyo"))
+    )
 
 
 def absolute(path: str, folder: str | None = None) -> str:
