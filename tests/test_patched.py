@@ -11,7 +11,7 @@ import types
 from typing import TYPE_CHECKING
 
 import duckdb
-import matplotlib
+import matplotlib as mpl
 import pandas as pd
 import pytest
 
@@ -173,7 +173,7 @@ def test_settings_of_libraries_and_what_their_objects_are_told(tmp_path, monkeyp
 
 def test_settings_that_do_not_last_or_that_a_hit_puts_back_are_none_of_these(tmp_path, monkeypatch, request):
     request.addfinalizer(lambda: pd.reset_option("display.max_rows"))
-    monkeypatch.setitem(matplotlib.rcParams, "lines.linewidth", 1.5)
+    monkeypatch.setitem(mpl.rcParams, "lines.linewidth", 1.5)
     monkeypatch.setenv("OF_TEST", "0")
     notebook = Notebook(tmp_path / "store")
     notebook.run("import pandas as pd, xarray as xr, sys, os, matplotlib.pyplot as plt")
