@@ -19,6 +19,11 @@ Each is also the built-in exception that a caller would catch.
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an exception of anybody's says, in one line of a bearable length; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 class CacheError(Exception):
     """The root of the tree; `remedy` says what the user can do, where there is something."""
 

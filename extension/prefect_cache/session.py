@@ -38,7 +38,15 @@ from prefect_cache.cells.patched import PATCHES
 from prefect_cache.cells.state import Watch
 from prefect_cache.codecs.pickled import compiled_as
 from prefect_cache.digests import combine
-from prefect_cache.errors import CacheError, Damaged, StoreUnwritable, Unfingerprintable, Unstorable, Untrusted
+from prefect_cache.errors import (
+    CacheError,
+    Damaged,
+    StoreUnwritable,
+    Unfingerprintable,
+    Unstorable,
+    Untrusted,
+    first_line,
+)
 from prefect_cache.model import (
     FORMAT,
     Bypass,
@@ -699,9 +707,8 @@ def _unless_raised(
     except but:
         raise
     except Exception as error:
-        said = (str(error).strip().splitlines() or [""])[0][:200]
         where = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        what = f"{type(error).__name__}: {first_line(error)}"
         raise kind(f"{doing} failed with {what} ({Path(where.filename).name}:{where.lineno})") from error
 
 

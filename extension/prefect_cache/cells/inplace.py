@@ -152,6 +152,12 @@ def _same_bytes(one: Any, other: Any) -> bool:
     return bool(arrays[0].tobytes() == arrays[1].tobytes())
 
 
+def is_frame_or_series(value: object) -> bool:
+    """Tell whether a value is pandas'; imports nothing, and asks the type alone: an object may raise anything."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and issubclass(type(value), pandas.DataFrame | pandas.Series)
+
+
 def blocks_of(value: Any) -> tuple[Any, ...]:
     """Return the arrays of a pandas object's blocks that are plain NumPy memory, in their order."""
     return tuple(block.values for block in _blocks(value))
@@ -200,11 +206,7 @@ def _plain_kind(value: Any) -> str:
 
 
 def _blocks(value: Any) -> tuple[Any, ...]:
-    # By its type: any object of the notebook's comes here, and one may raise anything when it is asked for a name.
-    pandas = sys.modules.get("pandas")
-    if pandas is None or not issubclass(type(value), pandas.DataFrame | pandas.Series):
-        return ()
-    return tuple(value._mgr.blocks)
+    return tuple(value._mgr.blocks) if is_frame_or_series(value) else ()
 
 
 def _address(values: Any) -> int:

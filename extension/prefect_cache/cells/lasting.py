@@ -102,9 +102,11 @@ def _touched(tree: ast.AST) -> Iterator[tuple[Literal["sets", "registers", "sets
 
     ``a.b = ...`` and ``a.b[...] = ...``, ``a.register(...)``, ``a.set_options(...)``, ``a.b.tell(...)``.
     """
-    for_a_while = {item.context_expr for node in ast.walk(tree) if isinstance(node, ast.With) for item in node.items}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+    for_a_while: set[ast.AST] = set()
+    for node in ast.walk(tree):  # which comes to a `with` before it comes to what that enters
+        if isinstance(node, ast.With):
+            for_a_while.update(item.context_expr for item in node.items)
+        elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
             yield "sets", dotted_name(node), node
         elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
             yield "sets", dotted_name(node.value) + _ITEM, node
@@ -154,7 +156,7 @@ def _is_outside(dotted: str, namespace: Mapping[str, object]) -> bool:
 def _sets_up(dotted: str, namespace: Mapping[str, object]) -> bool:
     """Tell whether a function so named makes settings of an installed package that a hit does not put back."""
     *words, last = dotted.split(".")
-    owner = _holder([*words, last], namespace) if words else namespace.get(last)
+    owner = _holder(dotted.split("."), namespace) if words else namespace.get(last)
     module = owner.__name__ if isinstance(owner, ModuleType) else None
     if not words and isinstance(owner, FunctionType | BuiltinFunctionType | type) and importable(owner):
         module = owner.__module__

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prefect_cache.cells.inplace import blocks_of
+from prefect_cache.cells.inplace import blocks_of, is_frame_or_series
 from prefect_cache.cells.named import asked
 from prefect_cache.errors import Damaged, Unstorable
 
@@ -260,9 +260,7 @@ def put_block(frame: Any, number: int, array: Any) -> None:
 
 def axes_of(value: Any) -> tuple[Any, ...]:
     """Return the indexes of a frame or Series as its manager counts them; of anything else, none."""
-    pandas = sys.modules.get("pandas")
-    is_one = pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series)
-    return tuple(value._mgr.axes) if is_one else ()
+    return tuple(value._mgr.axes) if is_frame_or_series(value) else ()
 
 
 def put_axis(frame: Any, number: int, index: Any) -> None:

@@ -17,13 +17,13 @@ import types
 import typing
 from array import array
 from itertools import compress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect_cache import modules
 from prefect_cache.cells import leaves
 from prefect_cache.cells.named import bound_in_module, by_name, importable, kind_name
 from prefect_cache.cells.walk import Shape, Walk, truncated
-from prefect_cache.codecs.pickled import contents, has_own_pickles
+from prefect_cache.codecs.pickled import TYPE_PARAMETER_OPTIONS, contents, has_own_pickles
 from prefect_cache.digests import Hasher, combine, digest
 from prefect_cache.errors import Unfingerprintable
 
@@ -196,12 +196,9 @@ def _timezone(value: dt.timezone, _walk: Walk) -> Shape:
     return Shape(combine("timezone", *map(repr, value.__getinitargs__())))  # type: ignore[attr-defined]
 
 
-_OF_TYPE_PARAMETERS: Final = ("bound", "constraints", "covariant", "contravariant", "infer_variance", "default")
-
-
 def _type_parameter(value: Any, walk: Walk) -> Shape:
     # Its own pickle is its name alone.
-    told = [getattr(value, f"__{name}__", None) for name in _OF_TYPE_PARAMETERS]
+    told = [getattr(value, f"__{name}__", None) for name in ("constraints", *TYPE_PARAMETER_OPTIONS)]
     return run(type(value).__name__, (value.__name__, *told), walk, mutable=False)
 
 

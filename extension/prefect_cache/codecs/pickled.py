@@ -40,7 +40,7 @@ import cloudpickle
 from prefect_cache import modules
 from prefect_cache.codecs import Written
 from prefect_cache.digests import TreeHasher
-from prefect_cache.errors import Damaged, Unstorable, Untrusted
+from prefect_cache.errors import Damaged, Unstorable, Untrusted, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, MutableMapping
@@ -160,7 +160,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         except Unstorable:
             return False
         except Exception as error:  # a class's own method may raise anything
-            raise Unstorable(f"a {type(value).__name__} cannot be pickled: {_first_line(error)}") from error
+            raise Unstorable(f"a {type(value).__name__} cannot be pickled: {first_line(error)}") from error
         return True
 
 
@@ -419,9 +419,11 @@ def dict_view(owner: dict[Any, Any], kind: str) -> object:
 _TYPE_PARAMETERS: Final = (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
 
 
+TYPE_PARAMETER_OPTIONS: Final = ("bound", "covariant", "contravariant", "infer_variance", "default")
+
+
 def _reduced_type_parameter(value: Any) -> tuple[Any, ...]:
-    told = ("bound", "covariant", "contravariant", "infer_variance", "default")
-    held = {name: getattr(value, f"__{name}__", None) for name in told}
+    held = {name: getattr(value, f"__{name}__", None) for name in TYPE_PARAMETER_OPTIONS}
     options = {name: one for name, one in held.items() if one and one is not getattr(typing, "NoDefault", None)}
     return type_parameter, (type(value), value.__name__, getattr(value, "__constraints__", ()), options)
 
@@ -701,7 +703,7 @@ def dump(
         raise Unstorable("it is nested too deeply to be pickled") from error
     except Exception as error:
         # Any type's own reduction runs here and may raise whatever it likes.
-        raise Unstorable(f"a {type(value).__name__} cannot be pickled: {_first_line(error)}") from error
+        raise Unstorable(f"a {type(value).__name__} cannot be pickled: {first_line(error)}") from error
 
 
 def load(
@@ -717,8 +719,4 @@ def load(
         raise
     except Exception as error:
         # A class that is gone, another version's state, a reader's own failure: all mean "run the cell".
-        raise Damaged(f"the pickle cannot be read: {type(error).__name__}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise Damaged(f"the pickle cannot be read: {type(error).__name__}: {first_line(error)}") from error
