@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import nbformat
@@ -277,9 +278,13 @@ class TestErrors:
         )
 
     def test_an_interrupt_ends_the_cell_as_ever(self, notebook: Kernel) -> None:
-        request = notebook.submit("%%prefect_cache\nimport pathlib, time\npathlib.Path('on').touch()\ntime.sleep(60)")
+        # In steps: a signal that comes between the interpreter's last look and the system's sleep waits for its end.
+        request = notebook.submit(
+            "%%prefect_cache\nimport time\nfor n in range(1200):\n"
+            "    if n == 1: open('on', 'w').close()\n    time.sleep(0.05)"
+        )
         while not (notebook.cwd / "on").exists():
-            pass
+            time.sleep(0.01)
         notebook.interrupt()
         ran = notebook.collect(request, timeout=20)
         assert ran.error is not None
