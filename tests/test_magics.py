@@ -561,8 +561,8 @@ def explain_never_run() -> str:
 
 class TestAuto:
     def test_caches_what_takes_long_and_leaves_the_rest(self, notebook: Kernel) -> None:
-        notebook.run("%prefect_cache auto on --min-seconds 0.2")
-        slow = "import time\ntime.sleep(0.3)\nslow = 1"
+        notebook.run("%prefect_cache auto on --min-seconds 1")
+        slow = "import time\ntime.sleep(1.1)\nslow = 1"
         assert status(notebook.run("quick = 1")) == ""
         assert "stored" in status(notebook.run(slow))
         again = notebook.run(slow)

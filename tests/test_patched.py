@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from hearts import Notebook
-from prefect_cache.cells import connections, patched
+from prefect_cache.cells import patched, standing
 from prefect_cache.cells.patched import ABSENT, Patches, data_read
 from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import Bypass, Hit, Miss
@@ -215,18 +215,19 @@ class TestDuckDB:
         ],
     )
     def test_what_its_own_connection_holds_is_told(self, statement, told):
-        assert connections.held() == ()
+        before = standing.held()
+        assert standing.changed(before, {}) == ""
         duckdb.sql(statement)
-        assert connections.held() == (told,)
-        connections.check(["pandas"])
-        with pytest.raises(Unfingerprintable, match="DuckDB's own connection holds the"):
-            connections.check(["duckdb"])
+        assert standing.changed(before, {}).startswith(f"DuckDB's own connection holds {told} since")
+        list(standing.parts(["pandas"], []))
+        with pytest.raises(Unfingerprintable, match=f"DuckDB's own connection holds {told}"):
+            list(standing.parts(["duckdb"], []))
 
     def test_a_home_that_moved_is_no_setting(self, tmp_path, monkeypatch):
-        assert connections.held() == ()
+        list(standing.parts(["duckdb"], []))
         monkeypatch.setenv("HOME", str(tmp_path))
-        connections._usual.cache_clear()
-        assert connections.held() == ()
+        standing._Connection._usual.cache_clear()
+        list(standing.parts(["duckdb"], []))
 
     def test_a_cell_that_asks_it_is_known_only_while_it_is_empty(self, tmp_path):
         notebook = Notebook(tmp_path / "store")

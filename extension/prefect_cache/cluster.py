@@ -31,6 +31,7 @@ from .cells.randomness import WATCH
 from .cells.state import settings, taken_on
 from .errors import UsageProblem
 from .model import Bypass, Failed, Json, Key, Options, Output, Part
+from .modules import INTERPRETERS_OWN
 from .runner import Runner, frames_of_body, raised_elsewhere, since_file
 from .session import Session, Shell
 from .store import Store
@@ -201,7 +202,7 @@ def _session(job: Job, shell: Any, relay: Callable[[Display], None]) -> Session:
             record=lambda: Recorder(shell, relay),
             replay=lambda _displays, _value: None,
             run_task=run_task,
-            is_hidden=lambda name: name.startswith("__") or name in hidden,
+            is_hidden=lambda name: name in INTERPRETERS_OWN or name in hidden,
             codes=runner.codes,
             manner=lambda: f"{runner.manner()}{figures_manner(shell)}",
         ),

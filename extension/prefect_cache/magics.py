@@ -37,6 +37,7 @@ from .cells.randomness import WATCH, undisturbed
 from .completion import Completions
 from .errors import CacheError, UsageProblem
 from .model import Bypass, Failed, Hit, Miss, Options, Retention
+from .modules import INTERPRETERS_OWN
 from .progress import Bar, Progress, Waiting
 from .runner import MAGIC, Awaiting, Runner, bridge, in_bridge, users_traceback
 from .store import Store, default_root
@@ -362,7 +363,7 @@ class PrefectCache(Magics):
     def _is_hidden(self, name: str) -> bool:
         """Tell whether a name is the shell's own, as long as the user has not taken it."""
         hidden, names = self.shell.user_ns_hidden, self.shell.user_ns
-        return name.startswith("__") or (name in hidden and hidden[name] is names.get(name))
+        return name in INTERPRETERS_OWN or (name in hidden and hidden[name] is names.get(name))
 
     def _restored(self, entry: Entry, key: Key) -> None:
         from .tasks import report_hit

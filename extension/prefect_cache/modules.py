@@ -13,12 +13,21 @@ import site
 import sys
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     Origin = Literal["python", "installed", "local", "absent"]
+
+
+INTERPRETERS_OWN: Final = frozenset(
+    {
+        *("__name__", "__package__", "__loader__", "__spec__", "__file__", "__cached__", "__path__"),
+        *("__builtins__", "__builtin__", "__annotations__", "__warningregistry__", "__", "___"),
+    }
+)
+"""Names that Python and IPython keep in a module's namespace for themselves."""
 
 
 def origin(name: str) -> Origin:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, cast
 
 from prefect_cache import explain
 from prefect_cache.capture import at_the_end
-from prefect_cache.cells import connections, effects, lasting, loaded, observe, randomness, state
+from prefect_cache.cells import effects, lasting, loaded, observe, randomness, standing, state
 from prefect_cache.cells.analysis import analyse, tree_digest
 from prefect_cache.cells.effects import Before, Effects, Replay
 from prefect_cache.cells.graph import GraphWriter
@@ -65,6 +65,7 @@ from prefect_cache.model import (
     Problem,
     Run,
 )
+from prefect_cache.modules import INTERPRETERS_OWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -178,7 +179,7 @@ class Shell:
     record: Callable[[], Recorder]
     replay: Callable[[Sequence[Mapping[str, Json]], object], None]
     run_task: RunTask
-    is_hidden: Callable[[str], bool] = lambda name: name.startswith("__")
+    is_hidden: Callable[[str], bool] = INTERPRETERS_OWN.__contains__
     published: Callable[[Entry, Key], None] = lambda _entry, _key: None
     restored: Callable[[Entry, Key], None] = lambda _entry, _key: None
     fetch: Callable[[str, Options], bool] = lambda _key, _options: False
@@ -208,8 +209,8 @@ class _Ran:
     held: tuple[Observed, ...] = ()
     watch: Watch | None = None
     module: str = ""
-    connections: tuple[str, ...] = ()
-    connected: str = ""
+    standing: list[dict[str, Any]] = field(default_factory=list)
+    left: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -405,7 +406,7 @@ class Session:
     def _replayed(
         self, cell: Cell, entry: Entry, replay: Replay, key: Key, started: float, *, shown: bool
     ) -> tuple[Outcome, object]:
-        replay.apply()
+        replay.apply(cell.tree)
         PATCHES.note(cell.tree, self.namespace)
         randomness.WATCH.restored(entry.manifest.observed)
         displays = entry.manifest.displays
@@ -506,7 +507,7 @@ class Session:
             )
             # Made here: outside, what Prefect does to the process on import would be the cell's doing.
             ran.watch = ran.watch or Watch()
-            ran.connections = connections.held()
+            ran.standing = standing.held()
             begun = time.perf_counter()
             with recorder, ran.observer, loaded.WATCH.expecting(names), before.set_aside():
                 value = self.shell.execute(cell.python)
@@ -517,7 +518,7 @@ class Session:
                     recorder.result(value)
             ran.process = ran.watch.changes()
             ran.module = loaded.WATCH.changed(names, modules)
-            ran.connected = connections.changed(ran.connections)
+            ran.left = standing.changed(ran.standing, self.namespace)
             return value
 
         return body
@@ -532,8 +533,8 @@ class Session:
         for reason in (observer.tainted, *recorder.taints):
             if reason:
                 return Bypass(reason, ran.seconds, key, "", ran.notes)
-        if ran.connected:
-            return Bypass(ran.connected, ran.seconds, key, lasting.REMEDY, ran.notes)
+        if ran.left:
+            return Bypass(ran.left, ran.seconds, key, lasting.REMEDY, ran.notes)
         if reason := lasting.done_by(cell.tree, self.namespace):
             return Bypass(reason, ran.seconds, key, lasting.REMEDY, ran.notes)
         if pattern := changed_files(key):
@@ -739,7 +740,7 @@ def _first_name(cell: Cell) -> str:
 def _name(cell: Cell, done: Effects) -> str:
     modules = {n for n, value in done.bound.items() if isinstance(value, ModuleType)}
     bound = [n for n in done.bound if not n.startswith("_") and n not in modules]
-    changed = [str(path[0][1]) for path, _, _ in done.changed]
+    changed = [str(changed.path[0][1]) for changed in done.changed]
     return next(iter([*bound, *changed]), _first_name(cell))
 
 

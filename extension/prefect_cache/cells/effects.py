@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect_cache import modules
-from prefect_cache.cells import inplace
+from prefect_cache.cells import annotated, inplace
 from prefect_cache.cells import state as process
 from prefect_cache.cells.fingerprint import Fingerprinter, resolve
 from prefect_cache.cells.graph import GraphReader, GraphWriter
@@ -30,6 +30,7 @@ from prefect_cache.errors import Damaged, Unfingerprintable, Unstorable
 from prefect_cache.model import Cell, Entry, Json, ObjectPath, Observed, Output
 
 if TYPE_CHECKING:
+    import ast
     from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
@@ -69,6 +70,7 @@ class _Was:
 
     path: ObjectPath
     reference: _Reference
+    cls: _Reference
     digest: str
     memory: Mapping[int, bool]
     children: tuple[int, ...]
@@ -109,7 +111,10 @@ class Before:
         self.names = {name: _Reference(value) for name, value in namespace.items() if not hidden(name)}
         self.objects = [_was(node) for node in found.nodes]
         self._caches = [(function, function.cache_info()) for function in found.caches]
+        self._tree = cell.tree
         self._aside: dict[str, object] = {}
+        self.annotated: Mapping[str, object] = {}
+        """The annotations of names that the run made."""
         self._bound_again: set[str] = set()
         self._kept: dict[str, object] | None = None
         self._states: list[tuple[_Was, inplace.State]] = []
@@ -119,7 +124,8 @@ class Before:
         """Take the ambiguous names out for the time of a run; those that it did not bind come back."""
         self._take_aside()
         try:
-            yield
+            with annotated.apart(self._tree, self.namespace) as self.annotated:
+                yield
         finally:
             self._bound_again = {name for name in self._aside if name in self.namespace}
             for name, value in self._aside.items():
@@ -195,7 +201,10 @@ class Before:
 
 
 def _was(node: Node) -> _Was:
-    return _Was(node.path, _Reference(node.value), node.digest, inplace.memory_of(node.value), node.children)
+    value = node.value
+    return _Was(
+        node.path, _Reference(value), _Reference(type(value)), node.digest, inplace.memory_of(value), node.children
+    )
 
 
 class _Comparison:
@@ -235,16 +244,31 @@ def _is_importable(value: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """An object that a run changed in place: the path to it, and where its memory was and what its class before."""
+
+    path: ObjectPath
+    value: object
+    memory: Mapping[int, bool]
+    cls: type
+
+    def state(self) -> inplace.State:
+        """Return its content now."""
+        return inplace.state_of(self.value, self.memory, self.cls)
+
+
+@dataclass(frozen=True, slots=True)
 class Effects:
     """What a run did: values, still in memory."""
 
     bound: Mapping[str, object]
     deleted: tuple[str, ...]
-    changed: tuple[tuple[ObjectPath, object, Mapping[int, bool]], ...]
-    """Objects changed in place: the path to each, the object, and where its memory was before."""
+    changed: tuple[Changed, ...]
     value: object
     process: Mapping[str, Any]
     imports: tuple[str, ...]
+    annotated: Mapping[str, bool]
+    """Names that were annotated, see ``cells.annotated``."""
     depends: tuple[Observed, ...]
     """Names whose earlier value decides, though the cell does not read them."""
 
@@ -298,11 +322,12 @@ def take(
         value=value,
         process=process,
         imports=tuple(m for m in cell.imports if m in sys.modules),
+        annotated=annotated.told(cell.tree, before.annotated, namespace),
         depends=tuple(_depends(before, namespace, cell)),
     )
 
 
-def _changed(before: Before) -> Iterator[tuple[ObjectPath, object, Mapping[int, bool]]]:
+def _changed(before: Before) -> Iterator[Changed]:
     now = _Comparison(before.namespace)
     for was in before.objects:
         value = was.get()
@@ -313,7 +338,7 @@ def _changed(before: Before) -> Iterator[tuple[ObjectPath, object, Mapping[int, 
         except Unfingerprintable as error:
             raise Unfingerprintable(f"the run put into {text(was.path)} what has no digest: {error}") from error
         if differs:
-            yield was.path, value, was.memory
+            yield Changed(was.path, value, was.memory, cast("type", was.cls.get()))
 
 
 def _depends(before: Before, namespace: Mapping[str, object], cell: Cell) -> Iterator[Observed]:
@@ -358,11 +383,11 @@ def write(
     graph = GraphWriter(namespace, known, before.strangers(known.keys()))
     for name, value in effects.bound.items():
         graph.add(name, value)
-    states = [(path, inplace.state_of(value, memory)) for path, value, memory in effects.changed]
+    states = [(changed.path, changed.state()) for changed in effects.changed]
     labels = _labels(states, effects.bound.keys())
     for label, (_, state) in zip(labels, states, strict=True):
         # What an Arrow file holds needs no pickle around it, and so no trust.
-        if state.kind in _IN_FILES:
+        if state.kind in inplace.IN_FILES:
             graph.add(label, state.content, detached=True)
         else:
             graph.add(label, state)
@@ -380,6 +405,7 @@ def write(
         "value": _json(references[_VALUE]),
         "process": _json(references[_PROCESS]) if effects.process else None,
         "imports": list(effects.imports),
+        "annotated": dict(effects.annotated),
     }
 
 
@@ -390,9 +416,6 @@ def _in_modules(names: Collection[str]) -> dict[int, tuple[ObjectPath, object]]:
         if modules.origin(name) == "local" and name in sys.modules:
             found.add_module(name)
     return {id(node.value): (node.path, node.value) for node in found.nodes}
-
-
-_IN_FILES = frozenset({"pandas", "ndarray"})
 
 
 def _labels(states: Sequence[tuple[ObjectPath, inplace.State]], taken: Collection[str]) -> list[str]:
@@ -438,18 +461,20 @@ class Replay:
             self._deleted = [str(name) for name in effects["deleted"]]
             self.value = reader.get(effects["value"])
             self._process = None if effects["process"] is None else reader.get(effects["process"])
+            self._annotated = {str(name): bool(is_text) for name, is_text in effects.get("annotated", {}).items()}
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, Damaged):
                 raise
             raise Damaged(f"the manifest's effects cannot be understood: {error!r}") from error
 
-    def apply(self) -> None:
-        """Bring the notebook to where the run left it."""
+    def apply(self, tree: ast.AST) -> None:
+        """Bring the notebook to where the run of the cell with this tree left it."""
         for value, state in self._changed:
             inplace.put_state(value, state)
         for name in self._deleted:
             self._namespace.pop(name, None)
         self._namespace.update(self._bound)
+        annotated.put(tree, self._annotated, self._namespace)
         if self._process:
             process.apply(cast("dict[str, Any]", self._process))
 
@@ -459,7 +484,7 @@ def _changes(
 ) -> list[tuple[object, inplace.State]]:
     """Read what was changed in place; those in files first, for all else may hold windows onto them as they will be."""
     found: dict[int, tuple[object, inplace.State]] = {}
-    for number in sorted(range(len(changes)), key=lambda n: changes[n]["kind"] not in _IN_FILES):
+    for number in sorted(range(len(changes)), key=lambda n: changes[n]["kind"] not in inplace.IN_FILES):
         value, state = _change(changes[number], reader, namespace)
         if state.kind == "pandas":
             state = inplace.linked(value, state)
@@ -480,7 +505,7 @@ def _change(
         raise Damaged(f"nothing is at {text(path)} in the notebook") from error
     content: Any = reader.get(change["state"])
     kept = tuple(int(k) for k in change["kept"])
-    state = inplace.State(change["kind"], content, kept=kept) if change["kind"] in _IN_FILES else content
+    state = inplace.State(change["kind"], content, kept=kept) if change["kind"] in inplace.IN_FILES else content
     if not isinstance(state, inplace.State) or not inplace.fits(value, state):
         raise Damaged(f"{text(path)} is now something else")
     if inplace.is_unforeseen(value, state):
@@ -503,6 +528,6 @@ def load(entry: Entry, name: str) -> object:
     if name in effects["names"]:
         return reader.get(effects["names"][name])
     for change in effects["changed"]:
-        if text(tuple(map(tuple, change["path"]))) == name and change["kind"] in _IN_FILES:
+        if text(tuple(map(tuple, change["path"]))) == name and change["kind"] in inplace.IN_FILES:
             return reader.get(change["state"])
     raise LookupError(name)

@@ -32,7 +32,6 @@ from prefect_cache.cells import (
     arrays,
     code,
     columns,
-    connections,
     lasting,
     leaves,
     named,
@@ -365,12 +364,14 @@ class Fingerprinter:
             self._drain()
         return self._added[name]
 
-    def add_installed(self, tree: ast.AST, packages: Iterable[str]) -> None:
-        """Take in what a cell reads of installed modules beside their version; see ``cells.patched``."""
+    def add_installed(self, tree: ast.AST, packages: Iterable[str]) -> set[str]:
+        """Take in what a cell reads of installed modules beside their version (see ``cells.patched``).
+
+        `packages` are those that it is known to reach; all that it reaches are returned.
+        """
         for place, value in patched.data_read(tree, self._namespace).items():
             self._take_data(place, value)
         reached = {*packages, *(modules.package_name(name) for name in self._notes.packages)}
-        connections.check(reached)
         for (module, way), value in patched.PATCHES.found(sorted(reached)).items():
             steps = tuple(("attr", word) for word in way.split("."))
             if value is patched.ABSENT:
@@ -378,9 +379,10 @@ class Fingerprinter:
                 continue
             made = self._fingerprint(value, (("module", module), *steps))
             self._put(Part("input", f"{module}.{way}", made.digest, made.detail))
-        for dotted, (source, values) in patched.PATCHES.called.items():
-            self._put(Part("state", f"{dotted}()", combine("called", source, self._of_arguments(values)), source))
+        for about, (source, values) in patched.PATCHES.called.items():
+            self._put(Part("state", about, combine("called", source, self._of_arguments(values)), source))
         self._drain()
+        return reached
 
     def _of_arguments(self, values: Sequence[object]) -> Digest:
         try:

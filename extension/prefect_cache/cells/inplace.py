@@ -46,8 +46,14 @@ _CONTAINERS: Final[dict[str, type]] = {
 _TRANSPARENT: Final = frozenset({object, types.SimpleNamespace, collections.OrderedDict, *_CONTAINERS.values()})
 """Types of C whose content is known here; a class of Python's own keeps its content in attributes and slots."""
 
+_CLASS: Final = vars(object)["__class__"]
+"""What sets the class of any object, whatever rules its own class has about setting attributes."""
+
 _OWN_CLASS_ATTRIBUTES = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__qualname__"})
 
+
+IN_FILES: Final = frozenset({"pandas", "ndarray"})
+"""The kinds whose content has a file of its own."""
 
 EXCHANGED, ALONE, SHARED = 0, 1, 2
 """What a run did to a block of a pandas object: another one is in its place; or it is the same memory, to which nothing
@@ -66,10 +72,12 @@ class State:
     """For pandas objects, of each block: :data:`EXCHANGED`, or written into if at all, while `ALONE` or `SHARED`."""
     writes: tuple[tuple[Any, Any], ...] = ()
     """Memory of the object that the content goes into, and what is to be written there, see :func:`linked`."""
+    cls: type | None = None
+    """The class that the object has now, where it had another one."""
 
 
-def state_of(value: Any, memory: Mapping[int, bool] = types.MappingProxyType({})) -> State:
-    """Return the content of `value`; `memory` is what :func:`memory_of` gave before the run.
+def state_of(value: Any, memory: Mapping[int, bool] = types.MappingProxyType({}), was: type | None = None) -> State:
+    """Return the content of `value`; `memory` is what :func:`memory_of` gave before the run, `was` its class then.
 
     Raises
     ------
@@ -78,10 +86,13 @@ def state_of(value: Any, memory: Mapping[int, bool] = types.MappingProxyType({})
     """
     kind = _kind(value)
     content = _CONTENTS[kind].take(value)
+    cls = None if type(value) is was else type(value)
+    if was is not None and cls is not None and kind in IN_FILES:
+        raise Unstorable(f"a {was.__name__} that became a {cls.__name__} in place cannot become one again")
     if kind == "pandas":
         ways = {None: EXCHANGED, False: ALONE, True: SHARED}
         return State(kind, content, kept=tuple(ways[memory.get(address)] for address in memory_of(value)))
-    return State(kind, content, *(attributes(value) if _CONTENTS[kind].has_attributes else (None, {})))
+    return State(kind, content, *(attributes(value) if _CONTENTS[kind].has_attributes else (None, {})), cls=cls)
 
 
 def put_state(value: Any, state: State) -> None:
@@ -91,6 +102,8 @@ def put_state(value: Any, state: State) -> None:
     if state.kind == "pandas":
         _put_pandas(value, state)
         return
+    if state.cls is not None and type(value) is not state.cls:
+        _CLASS.__set__(value, state.cls)
     _CONTENTS[state.kind].put(value, state.content)
     if _CONTENTS[state.kind].has_attributes:
         _put_attributes(value, state)
@@ -349,12 +362,14 @@ def _put_dispatcher(value: Any, content: dict[type, Any]) -> None:
             value.register(cls, function)
 
 
-def _class_content(value: type) -> tuple[dict[str, Any], tuple[type, ...]]:
-    return {k: x for k, x in vars(value).items() if _is_content(k, x)}, registered_with(value)
+def _class_content(value: type) -> tuple[dict[str, Any], tuple[type, ...], tuple[type, ...]]:
+    return {k: x for k, x in vars(value).items() if _is_content(k, x)}, value.__bases__, registered_with(value)
 
 
-def _put_class(value: Any, content: tuple[dict[str, Any], tuple[type, ...]]) -> None:
-    held, registered = content
+def _put_class(value: Any, content: tuple[dict[str, Any], tuple[type, ...], tuple[type, ...]]) -> None:
+    held, bases, registered = content
+    if value.__bases__ != bases:
+        value.__bases__ = bases
     _put_names(value, held, {k for k, v in vars(value).items() if not _is_content(k, v)})
     for cls in set(registered).difference(registered_with(value)):
         value.register(cls)

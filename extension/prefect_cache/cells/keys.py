@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect_cache.cells import loaded, state
+from prefect_cache.cells import loaded, standing, state
 from prefect_cache.cells.analysis import tree_digest
 from prefect_cache.cells.code import module_parts
 from prefect_cache.cells.fingerprint import Fingerprinter, fingerprint
@@ -47,11 +47,13 @@ def key_for(
         n for n in dict.fromkeys([*cell.reads, *options.inputs]) if n not in options.ignore and _is_input(n, namespace)
     ]
     inputs = [_input(found, n, namespace) for n in names if n not in cell.weak or n in options.inputs]
-    found.add_installed(cell.tree, ["builtins", *_RESTORING, *(name.partition(".")[0] for name in cell.imports)])
+    imported = [name.partition(".")[0] for name in cell.imports]
+    packages = found.add_installed(cell.tree, ["builtins", *_RESTORING, *imported])
     reached = found.parts()
     inner = loaded.WATCH.state_parts({part.name for part in reached if part.kind == "module"})
     fixed = [*_fixed_parts(cell, namespace, options), *_shell(manner)]
-    parts = [*fixed, *inputs, *reached, *inner, *_sharing(found)]
+    texts = [cell.python, *(str(part.detail) for part in reached if part.kind == "function")]
+    parts = [*fixed, *inputs, *reached, *inner, *standing.parts(packages, texts), *_sharing(found)]
     unique = {(p.kind, p.name): p for p in parts}
     ordered = tuple(unique[at] for at in sorted(unique))
     flat = [text for p in ordered for text in (p.kind, p.name, p.digest)]

@@ -58,13 +58,24 @@ def call(dotted: str) -> str:
 
 
 def calls(tree: ast.AST, namespace: Mapping[str, object]) -> Iterator[tuple[str, ast.Call]]:
-    """Yield the calls in code that change the process or an object of a library, with the names by which it does so."""
+    """Yield the calls in code that change the process or an object of a library, each with what it is about.
+
+    A later call about the same takes the place of an earlier one: ``xr.set_options(keep_attrs=)`` of one with another
+    value, ``csv.register_dialect('pipes')`` of one that gives that name to another dialect.
+    """
     for how, dotted, node in _touched(tree):
-        if isinstance(node, ast.Call) and (how in {"sets up", "told"} and _OUTSIDE[how](dotted, namespace)):
-            yield dotted, node
+        if isinstance(node, ast.Call) and how != "sets" and _OUTSIDE[how](dotted, namespace):
+            yield _about(how, dotted, node), node
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and call(dotted := dotted_name(node.func)):
-            yield dotted, node
+            yield f"{dotted}()", node
+
+
+def _about(how: str, dotted: str, node: ast.Call) -> str:
+    if how == "registers":
+        return f"{dotted}({', '.join(map(ast.unparse, node.args[:1]))})"
+    words = () if node.args else sorted(f"{keyword.arg}=" for keyword in node.keywords if keyword.arg)
+    return f"{dotted}({', '.join(words)})"
 
 
 def setting(dotted: str) -> str:
@@ -163,6 +174,14 @@ def _sets_up(dotted: str, namespace: Mapping[str, object]) -> bool:
     return module is not None and module.partition(".")[0] not in _PUT_BACK
 
 
+def _registers(dotted: str, namespace: Mapping[str, object]) -> bool:
+    """Tell whether a function so named tells an installed library of something."""
+    owner = namespace.get(dotted)
+    if isinstance(owner, FunctionType | BuiltinFunctionType) and importable(owner):
+        return modules.origin(owner.__module__ or "") in {"installed", "python"}
+    return _is_outside(dotted, namespace)
+
+
 def _is_object_outside(dotted: str, namespace: Mapping[str, object]) -> bool:
     """Tell whether a method so named is that of an object which an installed module or class holds."""
     words = dotted.split(".")
@@ -174,7 +193,7 @@ def _is_object_outside(dotted: str, namespace: Mapping[str, object]) -> bool:
     return not (isinstance(module, ModuleType) and module.__name__ == "sys")  # its streams: what is written is shown
 
 
-_OUTSIDE: Final = {"sets": _is_outside, "registers": _is_outside, "sets up": _sets_up, "told": _is_object_outside}
+_OUTSIDE: Final = {"sets": _is_outside, "registers": _registers, "sets up": _sets_up, "told": _is_object_outside}
 """How what code changes by name is found to belong to something that is installed."""
 
 

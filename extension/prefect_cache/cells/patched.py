@@ -43,13 +43,13 @@ class Patches:
         self._noted: dict[Place, None] = {}
         self._looked: dict[str, tuple[int, dict[Place, object]]] = {}
         self.called: dict[str, tuple[str, tuple[object, ...]]] = {}
-        """Of functions that change the process, the last call by a cell: its source, and what names in it stood for."""
+        """Of calls that change the process, the last about each thing: its source, and what names in it stood for."""
 
     def note(self, tree: ast.AST, namespace: Mapping[str, object]) -> None:
         """Remember which attributes a cell that has run may have set, and what it has told libraries."""
-        for dotted, node in lasting.calls(tree, namespace):
+        for about, node in lasting.calls(tree, namespace):
             names = [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
-            self.called[dotted] = (ast.unparse(node), tuple(namespace.get(name) for name in names))
+            self.called[about] = (ast.unparse(node), tuple(namespace.get(name) for name in names))
         for dotted in lasting.settings(tree):
             if (place := _place(dotted.split("."), namespace)) is not None:
                 self._noted[place] = None

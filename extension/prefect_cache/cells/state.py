@@ -2,7 +2,7 @@
 
 Each :class:`Aspect` is one kind of state that notebooks change: environment variables, the working
 directory, ``sys.path``, warnings filters, options of pandas and scikit-learn, NumPy's way of printing, matplotlib's
-rcParams, the levels of loggers, the locale, the context of decimal numbers, the local time zone, the global random
+rcParams, loggers, the locale, the context of decimal numbers, the local time zone, the global random
 generators. A library that is not loaded has its default state, so that a fresh kernel and one that merely imported
 pandas agree; nothing is imported to look.
 
@@ -191,6 +191,10 @@ class _Settings:
         default = self.default(module)
         self.put(module, {**{k: default[k] for k in change["reset"] if k in default}, **change["set"]})
 
+    def counted(self) -> dict[str, Any]:
+        """Return the settings, not at their defaults, on which what a cell does may depend."""
+        return self.take()
+
 
 def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
@@ -224,12 +228,15 @@ class _NumpyPrinting(_Settings):
     def values(self, module: Any) -> Iterator[tuple[str, Any]]:
         yield from module.get_printoptions().items()
         yield from ((f"err.{k}", v) for k, v in module.geterr().items())
+        yield "errcall", module.geterrcall()
 
     def default(self, module: Any) -> Mapping[str, Any]:  # noqa: ARG002 - the same for every version supported
         return _NUMPY_DEFAULTS
 
     def put(self, module: Any, values: Mapping[str, Any]) -> None:
-        printing = {k: v for k, v in values.items() if not k.startswith("err.")}
+        printing = {k: v for k, v in values.items() if not k.startswith("err")}
+        if "errcall" in values:
+            module.seterrcall(values["errcall"])
         if printing:
             module.set_printoptions(**{k: v for k, v in printing.items() if k != "override_repr"})
         module.seterr(**{k.removeprefix("err."): v for k, v in values.items() if k.startswith("err.")})
@@ -248,6 +255,7 @@ _NUMPY_DEFAULTS: Mapping[str, Any] = {
     "formatter": None,
     "legacy": False,
     "override_repr": None,
+    "errcall": None,
     "err.divide": "warn",
     "err.over": "warn",
     "err.under": "ignore",
@@ -296,17 +304,16 @@ class _Decimals(_Settings):
 
 
 class _Loggers(_Settings):
-    """Levels and switches of the root logger and of the user's own ones; installed packages set theirs on import."""
+    """Levels and switches of loggers. Installed packages set their own ones on import: those are no part of keys."""
 
     def values(self, module: Any) -> Iterator[tuple[str, Any]]:
         yield "disable", module.root.manager.disable
         yield "root.level", module.root.level
-        application = _application()
-        for name, logger in list(module.root.manager.loggerDict.items()):
-            if name == application or not isinstance(logger, module.Logger):
-                continue
-            if modules.origin(name.partition(".")[0]) in {"local", "absent"}:
-                yield from ((f"{name}.{what}", getattr(logger, what)) for what in ("level", "propagate", "disabled"))
+        for name, logger in loggers(module):
+            yield from ((f"{name}.{what}", getattr(logger, what)) for what in ("level", "propagate", "disabled"))
+
+    def counted(self) -> dict[str, Any]:
+        return {name: value for name, value in self.take().items() if is_users_logger(name)}
 
     def default(self, module: Any) -> Mapping[str, Any]:
         names = [name for name, _ in self.values(module)]
@@ -324,6 +331,19 @@ class _Loggers(_Settings):
                 logger.setLevel(value)  # which clears what loggers remember of levels
             else:
                 setattr(logger, what, value)
+
+
+def loggers(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yield all loggers but those of the program that runs the notebook, and of Prefect, which sets its own up."""
+    others = {_application(), "prefect"}
+    for name, logger in list(module.root.manager.loggerDict.items()):
+        if isinstance(logger, module.Logger) and name.partition(".")[0] not in others:
+            yield name, logger
+
+
+def is_users_logger(name: str) -> bool:
+    """Tell whether a logger of this name is none of an installed package's."""
+    return name.startswith("root.") or modules.origin(name.partition(".")[0]) in {"local", "absent"}
 
 
 def _application() -> str:
@@ -417,7 +437,7 @@ def key_parts() -> tuple[Part, ...]:
     parts = []
     for aspect in ASPECTS:
         if isinstance(aspect, _Settings):
-            parts += [_part(aspect.name, name, value) for name, value in sorted(aspect.take().items())]
+            parts += [_part(aspect.name, name, value) for name, value in sorted(aspect.counted().items())]
     filters = [f for f in warnings.filters if _is_general(f) and f not in _FIRST_FILTERS]
     if filters:
         parts.append(_part("warnings", "filters", [(f[0], str(f[2]), f[4]) for f in filters]))

@@ -1,4 +1,4 @@
-// The page's side of the panel: it shows what the kernel answers, as text nodes. Nothing here parses HTML.
+// The page's side of the panel: it shows what the kernel answers, as text. Nothing here parses HTML.
 
 const ROW = 28; // pixels of a row of the list, as in panel.css
 const SHOWN = 10; // rows of the list that are seen at once
@@ -41,7 +41,7 @@ function say(node, line, bad) {
 	mark(node, "error", bad);
 }
 
-// Replies find their question by its number; where a newer one of its kind was asked, the older's reply is dropped.
+// Replies find their question by its number; where a newer one of its kind was asked, the older reply is dropped.
 class Kernel {
 	constructor(model, pushed, busy) {
 		Object.assign(this, { model, pushed, busy, count: Math.floor(Math.random() * 2 ** 48), waiting: new Map(), newest: new Map() });
@@ -78,7 +78,7 @@ class Kernel {
 	}
 }
 
-// A bar that asks something: the words, fields and buttons that it is given, and Cancel.
+// A bar that asks something: words, fields and buttons that it is given, and Cancel.
 function ask(bar, parts, after) {
 	const close = () => {
 		bar.hidden = true;
@@ -181,7 +181,8 @@ class Panel {
 	}
 
 	show(reply) {
-		if (reply.error) return this.told(reply);
+		if (reply.error) return (this.failed = this.told(reply));
+		if (this.failed) this.failed = this.say("");
 		this.total = reply.total;
 		reply.rows.forEach((row, i) => this.rows.set(reply.first + i, row));
 		this.count.textContent = (reply.total === reply.all ? "" : `${number(reply.total)} of `) + some(reply.all);
@@ -242,7 +243,7 @@ class Panel {
 			marks.includes("x") && h("span.badge", { title: "Its time to live has ended: the cell will run again" }, "expired")).childNodes);
 	}
 
-	// Another search, filter or order; what is shown stays until the answer is here.
+	// Another search, filter or order; the old list stays until the answer is here.
 	async ask(change) {
 		Object.assign(this.query, change);
 		this.every = false;
@@ -253,7 +254,6 @@ class Panel {
 		if (!reply.error) {
 			this.rows.clear();
 			this.active = this.list.scrollTop = 0;
-			this.say("");
 		}
 		this.show(reply);
 	}
@@ -262,8 +262,8 @@ class Panel {
 		const first = Math.max(0, Math.floor(this.list.scrollTop / ROW) - 10);
 		const reply = await this.kernel.ask("list", { ...this.query, first, count: AHEAD, fresh: true });
 		if (!reply.error) this.rows.clear();
-		if (!reply.error && line) this.say(line);
 		this.show(reply);
+		if (!reply.error && line) this.say(line);
 	}
 
 	sort(sort) {
@@ -330,7 +330,7 @@ class Panel {
 		this.pinButton.textContent = this.pinned() ? "Unpin" : "Pin";
 	}
 
-	// What an action is for: all that is listed, else what is checked, else the row with the cursor.
+	// What an action is for: all listed, else what is checked, else the row with the cursor.
 	targets() {
 		if (this.every) return { ...this.query, every: true };
 		if (this.checked.size) return { keys: [...this.checked] };
@@ -434,7 +434,7 @@ class Detail {
 		this.view = { first: 0, column: 0, filter: "", sort: "", descending: false };
 		this.at = [0, 0];
 		const { pictures, outputs, name } = this.entry;
-		const own = !this.key.startsWith("result:"); // what Prefect's own tasks stored can be looked at and evicted, no more
+		const own = !this.key.startsWith("result:"); // what Prefect stored can be looked at and evicted, no more
 		const tabs = [!output ? [] : output.frame ? ["rows", "schema"] : "value", pictures ? "figures" : [], "provenance", "files"].flat();
 		this.tabs = h("div.tabs", { role: "tablist", onkeydown: (e) => this.tabKey(e) }, ...tabs.map((kind) =>
 			button(kind[0].toUpperCase() + kind.slice(1), () => this.select(kind), { role: "tab", "data-tab": kind }, "tab")));
