@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prefect_cache.cells.inplace import copied, is_unforeseen, memory_of, put_state, state_of
+from prefect_cache.cells.inplace import copied, is_unforeseen, look, put_state, state_of
 from prefect_cache.errors import Unstorable
 
 
@@ -182,7 +182,7 @@ def test_a_generator_stands_where_the_other_left_it() -> None:
 def test_a_frame_written_into_is_written_into_again_so_that_windows_see_it() -> None:
     changed, here = (pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}) for _ in range(2))
     window = here["b"].to_numpy()
-    before = memory_of(changed)
+    before = look(changed)
     changed.iloc[0, 1] = 30.0
     put_state(here, state_of(changed, before))
     pd.testing.assert_frame_equal(changed, here)
@@ -195,7 +195,7 @@ def test_blocks_of_any_kind_are_written_into_again(dtype: str, *, is_shared: boo
     values = [True, False, True] if dtype == "boolean" else [1, 2, 3]
     changed, here = (pd.DataFrame({"a": pd.Series(values).astype(dtype)}) for _ in range(2))
     others = [frame.reset_index() for frame in (changed, here)] if is_shared else []
-    before = memory_of(changed)
+    before = look(changed)
     changed.iloc[0, 0] = changed.iloc[1, 0]
     state = state_of(changed, before)
     if not is_unforeseen(here, state):
@@ -206,7 +206,7 @@ def test_blocks_of_any_kind_are_written_into_again(dtype: str, *, is_shared: boo
 
 def test_a_frame_with_a_new_column_gets_it_and_keeps_its_identity() -> None:
     changed, here = (pd.DataFrame({"a": [1, 2]}) for _ in range(2))
-    before = memory_of(changed)
+    before = look(changed)
     changed["c"] = ["x", "y"]
     changed.attrs["unit"] = "m"
     put_state(here, state_of(changed, before))
@@ -217,7 +217,7 @@ def test_a_frame_with_a_new_column_gets_it_and_keeps_its_identity() -> None:
 @pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="before pandas 3 such a Series sees the change")
 def test_a_series_taken_from_a_frame_before_does_not_see_the_change() -> None:
     changed, here = (pd.DataFrame({"a": [1.0, 2.0]}) for _ in range(2))
-    before = memory_of(changed)
+    before = look(changed)
     taken = here["a"]
     changed.iloc[0, 0] = 10.0
     put_state(here, state_of(changed, before))
@@ -267,7 +267,7 @@ def test_the_content_of_a_class_made_in_c_is_not_guessed() -> None:
 def test_what_was_written_past_pandas_is_written_past_it_again() -> None:
     changed, here = (pd.DataFrame({"a": [1.0, 2.0]}) for _ in range(2))
     others = changed.reset_index(), here.reset_index()
-    before = memory_of(changed)
+    before = look(changed)
     changed.a.array[0] = 10.0
     put_state(here, state_of(changed, before))
     assert others[0]["a"].tolist() == others[1]["a"].tolist() == [10.0, 2.0]
@@ -276,7 +276,7 @@ def test_what_was_written_past_pandas_is_written_past_it_again() -> None:
 @pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="before pandas 3 nothing is copied on writing")
 def test_a_change_of_memory_that_is_shared_only_now_is_not_guessed() -> None:
     changed, here = (pd.DataFrame({"a": [1.0, 2.0]}) for _ in range(2))
-    before = memory_of(changed)
+    before = look(changed)
     changed.iloc[0, 0] = 10.0
     assert not is_unforeseen(here, state_of(changed, before))
     other = here.reset_index()

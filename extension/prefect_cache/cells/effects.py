@@ -26,6 +26,7 @@ from prefect_cache.cells.fingerprint import Fingerprinter, resolve
 from prefect_cache.cells.graph import GraphReader, GraphWriter
 from prefect_cache.cells.keys import ABSENT, name_digest
 from prefect_cache.cells.named import asked
+from prefect_cache.codecs.pickled import has_shared_dict, own_dict
 from prefect_cache.errors import Damaged, Unfingerprintable, Unstorable
 from prefect_cache.model import Cell, Entry, Json, ObjectPath, Observed, Output
 
@@ -70,9 +71,8 @@ class _Was:
 
     path: ObjectPath
     reference: _Reference
-    cls: _Reference
     digest: str
-    memory: Mapping[int, bool]
+    look: inplace.Look
     children: tuple[int, ...]
     """Which objects its parts were, by ``id``: the fingerprinter holds them as long as the run lasts."""
 
@@ -179,6 +179,8 @@ class Before:
         for was in self.objects:
             if (value := was.get()) is not None:
                 found.setdefault(id(value), (was.path, value))
+                if has_shared_dict(value) and id(own := own_dict(value)) == was.look.own:
+                    found.setdefault(id(own), ((*was.path, ("attr", "__dict__")), own))
         for name in sorted(self.reached):
             value = self.names[name].get() if name in self.names else None
             if _has_identity(value):
@@ -201,10 +203,7 @@ class Before:
 
 
 def _was(node: Node) -> _Was:
-    value = node.value
-    return _Was(
-        node.path, _Reference(value), _Reference(type(value)), node.digest, inplace.memory_of(value), node.children
-    )
+    return _Was(node.path, _Reference(node.value), node.digest, inplace.look(node.value), node.children)
 
 
 class _Comparison:
@@ -245,16 +244,11 @@ def _is_importable(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """An object that a run changed in place: the path to it, and where its memory was and what its class before."""
+    """An object that a run changed in place, the path to it, and how it was before."""
 
     path: ObjectPath
     value: object
-    memory: Mapping[int, bool]
-    cls: type
-
-    def state(self) -> inplace.State:
-        """Return its content now."""
-        return inplace.state_of(self.value, self.memory, self.cls)
+    look: inplace.Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +332,7 @@ def _changed(before: Before) -> Iterator[Changed]:
         except Unfingerprintable as error:
             raise Unfingerprintable(f"the run put into {text(was.path)} what has no digest: {error}") from error
         if differs:
-            yield Changed(was.path, value, was.memory, cast("type", was.cls.get()))
+            yield Changed(was.path, value, was.look)
 
 
 def _depends(before: Before, namespace: Mapping[str, object], cell: Cell) -> Iterator[Observed]:
@@ -383,7 +377,7 @@ def write(
     graph = GraphWriter(namespace, known, before.strangers(known.keys()))
     for name, value in effects.bound.items():
         graph.add(name, value)
-    states = [(changed.path, changed.state()) for changed in effects.changed]
+    states = [(changed.path, inplace.state_of(changed.value, changed.look)) for changed in effects.changed]
     labels = _labels(states, effects.bound.keys())
     for label, (_, state) in zip(labels, states, strict=True):
         # What an Arrow file holds needs no pickle around it, and so no trust.

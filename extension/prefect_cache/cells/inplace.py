@@ -22,11 +22,12 @@ import operator
 import random
 import sys
 import types
+import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache.cells.code import is_dispatcher, registered_with
-from prefect_cache.codecs.pickled import attributes, is_of_python, slots
+from prefect_cache.codecs.pickled import attributes, is_of_python, own_dict, slots
 from prefect_cache.errors import Unstorable
 
 if TYPE_CHECKING:
@@ -74,10 +75,29 @@ class State:
     """Memory of the object that the content goes into, and what is to be written there, see :func:`linked`."""
     cls: type | None = None
     """The class that the object has now, where it had another one."""
+    exchanged: bool = False
+    """Whether `attributes` is to be its very ``__dict__``, which others may hold too, in the place of the older one."""
 
 
-def state_of(value: Any, memory: Mapping[int, bool] = types.MappingProxyType({}), was: type | None = None) -> State:
-    """Return the content of `value`; `memory` is what :func:`memory_of` gave before the run, `was` its class then.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What of an object tells, after a run, how the run changed it."""
+
+    memory: Mapping[int, bool]
+    """See :func:`memory_of`."""
+    cls: Callable[[], type | None]
+    """Its class, None once that is gone."""
+    own: int
+    """The ``id`` of its ``__dict__``, 0 where it has none."""
+
+
+def look(value: object) -> Look:
+    """Return how an object is before a run."""
+    return Look(memory_of(value), weakref.ref(type(value)), id(own) if (own := own_dict(value)) is not None else 0)
+
+
+def state_of(value: Any, before: Look | None = None) -> State:
+    """Return the content of `value`; of class and ``__dict__`` only what is not as it was `before`.
 
     Raises
     ------
@@ -86,13 +106,17 @@ def state_of(value: Any, memory: Mapping[int, bool] = types.MappingProxyType({})
     """
     kind = _kind(value)
     content = _CONTENTS[kind].take(value)
-    cls = None if type(value) is was else type(value)
-    if was is not None and cls is not None and kind in IN_FILES:
-        raise Unstorable(f"a {was.__name__} that became a {cls.__name__} in place cannot become one again")
+    was = type(value) if before is None else before.cls()
+    if kind in IN_FILES and type(value) is not was:
+        raise Unstorable(f"what has become a {type(value).__name__} in place cannot become one again")
     if kind == "pandas":
         ways = {None: EXCHANGED, False: ALONE, True: SHARED}
+        memory = {} if before is None else before.memory
         return State(kind, content, kept=tuple(ways[memory.get(address)] for address in memory_of(value)))
-    return State(kind, content, *(attributes(value) if _CONTENTS[kind].has_attributes else (None, {})), cls=cls)
+    own, filled = attributes(value) if _CONTENTS[kind].has_attributes else (None, {})
+    exchanged = own is not None and before is not None and before.own != id(own_dict(value))
+    cls = None if before is not None and type(value) is was else type(value)
+    return State(kind, content, own_dict(value) if exchanged else own, filled, cls=cls, exchanged=exchanged)
 
 
 def put_state(value: Any, state: State) -> None:
@@ -411,7 +435,9 @@ def _set(name: str) -> Callable[[Any, Any], None]:
 
 
 def _put_attributes(value: Any, state: State) -> None:
-    if state.attributes is not None:
+    if state.exchanged:
+        object.__setattr__(value, "__dict__", state.attributes)
+    elif state.attributes is not None:
         own = object.__getattribute__(value, "__dict__")
         own.clear()
         own.update(state.attributes)

@@ -127,9 +127,11 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return reduced
         if type(value) not in self.dispatch_table and _names_itself(value):
             return _reduced_by_content(value)
-        if self._namespace is not None and not self._is_usual(type(value)):
-            return self._reduced_instance(value)
-        return None
+        if self._namespace is None:
+            return None
+        if has_shared_dict(value):
+            return _reduced_with_dict(value)
+        return None if self._is_usual(type(value)) else self._reduced_instance(value)
 
     def _is_usual(self, cls: type) -> bool:
         """Tell whether pickle's own way keeps the instances of a class as they are, or the class is not the user's."""
@@ -198,8 +200,11 @@ _OWN_WAYS: Final = (
 
 def has_own_pickles(cls: type) -> bool:
     """Tell whether a class says itself how it is pickled, though all that its instances hold is in attributes."""
-    says = any(getattr(cls, way, None) is not getattr(object, way, None) for way in _OWN_WAYS)
-    return says and _holds_attributes_alone(cls)
+    return _says_how(cls) and _holds_attributes_alone(cls)
+
+
+def _says_how(cls: type) -> bool:
+    return any(getattr(cls, way, None) is not getattr(object, way, None) for way in _OWN_WAYS)
 
 
 def _holds_attributes_alone(cls: type) -> bool:
@@ -229,15 +234,57 @@ def attributes(value: object) -> tuple[dict[str, object] | None, dict[str, objec
 
     No method of the class's own is asked: ``__getattr__``, or a property of a slot's name, may say anything.
     """
-    try:
-        own = dict(object.__getattribute__(value, "__dict__"))
-    except AttributeError:
-        own = None
+    own = own_dict(value)
     filled = {}
     for name, slot in slots(type(value)).items():
         with contextlib.suppress(AttributeError):  # nothing was put into it
             filled[name] = slot.__get__(value)
-    return own, filled
+    return None if own is None else dict(own), filled
+
+
+def own_dict(value: object) -> dict[str, object] | None:
+    """Return the ``__dict__`` of an instance, None where it has none."""
+    try:
+        own = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return cast("dict[str, object]", own) if type(own) is dict or own is value else None
+
+
+def _references(own: dict[str, object] | None) -> int:
+    return 0 if own is None else sys.getrefcount(own)
+
+
+_ALONE: Final = functools.partial(int)
+_UNSHARED: Final = _references(own_dict(_ALONE))
+"""How often a ``__dict__`` is referred to that its instance alone holds, while :func:`_references` counts."""
+
+
+def has_shared_dict(value: object) -> bool:
+    """Tell whether others than an instance hold its ``__dict__``: ``self.__dict__ = self``, ``names = vars(one)``."""
+    return _references(own_dict(value)) > _UNSHARED
+
+
+def _reduced_with_dict(value: Any) -> tuple[Any, ...] | None:
+    """Reduce an instance with the very ``__dict__`` that it has; None where its class has a way of its own."""
+    own = own_dict(value)
+    if isinstance(value, type | types.FunctionType | types.ModuleType | enum.Enum) or _says_how(type(value)):
+        return None
+    maker, arguments, *rest = cast("tuple[Any, ...]", value.__reduce_ex__(pickle.HIGHEST_PROTOCOL))
+    state, *items = (*rest, None, None, None)[:3]
+    dicts = (
+        state if type(state) is tuple else (own if state is None else state, {})
+    )  # of what is empty Python gives no state
+    if len(dicts) != 2 or dicts[0] is not own:  # noqa: PLR2004 - the attributes, and the slots
+        return None
+    return maker, arguments, dicts, *items, put_dict
+
+
+def put_dict(value: object, state: tuple[dict[str, object], dict[str, object] | None]) -> None:
+    """Give a restored instance a ``__dict__`` that others hold as well; called from pickles."""
+    own, filled = state
+    object.__setattr__(value, "__dict__", own)
+    put_contents(value, filled or {})
 
 
 def contents(value: object) -> dict[str, object]:
@@ -262,7 +309,7 @@ def put_contents(value: object, state: dict[str, object]) -> None:
 
 
 def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Mend three things in how cloudpickle rebuilds a class of the notebook."""
+    """Mend four things in how cloudpickle rebuilds a class of the notebook."""
     tracker = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(cls)  # noqa: SLF001 - there is no public way
     # typing.NamedTuple sets the slots of its classes itself and refuses them from outside.
     named_tuple = NamedTuple in cls.__dict__.get("__orig_bases__", ())
@@ -281,8 +328,9 @@ def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
         if tracker is not None and isinstance(argument, str) and argument == tracker:
             return None
         # Slots must be there when the class is made; set later they are an attribute without effect.
-        if slots is not None and type(argument) is dict and "__module__" in argument:
-            return {**argument, "__slots__": slots}
+        if type(argument) is dict and "__module__" in argument:
+            declared = {} if slots is None else {"__slots__": slots}
+            return {**argument, **declared, "__qualname__": cls.__qualname__}
         return argument
 
     maker, args, *rest = reduced

@@ -78,7 +78,7 @@ class Kernel {
 	}
 }
 
-// A bar that asks something: words, fields and buttons that it is given, and Cancel.
+// A bar that asks something: the parts that it is given, and Cancel.
 function ask(bar, parts, after) {
 	const close = () => {
 		bar.hidden = true;
