@@ -587,9 +587,10 @@ def _owner_and_guest(
 ) -> tuple[memory.Extent, memory.Extent | None]:
     """Return which of two overlapping extents is stored (or stays), and which is a window onto it."""
     rank = {True: 0, False: 1}
-    # What was there before stays; a frame keeps its blocks; of two arrays, the first in memory and larger is kept.
+    # What was there before stays; a frame keeps its blocks; of two arrays the larger is kept, or what is no view.
     first, second = sorted(
-        (one, other), key=lambda e: (rank[id(e.owner) not in fresh], rank[e.block >= 0], e.low - e.high)
+        (one, other),
+        key=lambda e: (rank[id(e.owner) not in fresh], rank[e.block >= 0], e.low - e.high, e.array.base is not None),
     )
     if id(second.owner) not in fresh:
         return first, None

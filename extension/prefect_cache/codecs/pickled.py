@@ -6,7 +6,7 @@ A pickle of a notebook's values has three needs that plain pickling does not mee
   set its globals, as if the cell's ``def`` had run there (cloudpickle gives each a private copy of its globals);
 * what is already in the notebook must stay that very object: the pickle then holds a reference, which
   the caller makes and resolves (``refer`` and ``resolve``);
-* closures that share a variable go on sharing it;
+* closures that share a variable go on sharing it, those that a module made too;
 * instances of the user's own classes, the notebook's and those of modules beside it, come back as they were, also
   where the class leaves something out of its pickles (``__getstate__``), makes its instances anew when they are
   loaded (``__reduce__``, ``__setstate__``), or has a say in reading and setting attributes.
@@ -103,9 +103,12 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return None if self._refer is None else self._refer(value)
 
     def reducer_override(self, value: Any) -> Any:
-        """Reduce functions of the notebook, closure cells and classes; leave the rest to cloudpickle."""
-        if type(value) is types.FunctionType and self._namespace is not None and value.__globals__ is self._namespace:
-            return _reduced_function(value)
+        """Reduce functions, closure cells and classes of the notebook; leave the rest to cloudpickle."""
+        if type(value) is types.FunctionType and self._namespace is not None:
+            if value.__globals__ is self._namespace:
+                return _reduced_function(value)
+            if (module := _module_of(value)) is not None:
+                return _reduced_function(value, module)
         if type(value) is types.CellType:
             return _reduced_cell(value)
         if type(value).__module__ == "numpy" and _is_locked_array(value):
@@ -547,7 +550,22 @@ def fill_cell(cell: types.CellType, state: tuple[object]) -> None:
     (cell.cell_contents,) = state
 
 
-def _reduced_function(function: types.FunctionType) -> tuple[Any, ...]:
+def _module_of(function: types.FunctionType) -> str | None:
+    """Return the module in whose namespace a function without a name of its own there was made; else None.
+
+    cloudpickle would give it copies of the module's variables, and of those that it shares with other functions.
+    """
+    name = function.__globals__.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
+    if module is None or vars(module) is not function.__globals__:
+        return None
+    found: object = sys.modules.get(function.__module__ or "") if function.__module__ != "__main__" else None
+    for word in function.__qualname__.split("."):
+        found = getattr(found, word, None)
+    return None if found is function else module.__name__
+
+
+def _reduced_function(function: types.FunctionType, module: str = "") -> tuple[Any, ...]:
     state = {
         "__defaults__": function.__defaults__,
         "__kwdefaults__": function.__kwdefaults__,
@@ -558,17 +576,19 @@ def _reduced_function(function: types.FunctionType) -> tuple[Any, ...]:
     }
     if parameters := getattr(function, "__type_params__", ()):
         state["__type_params__"] = parameters
-    arguments = (function.__code__, function.__globals__, function.__name__, function.__closure__)
+    where = module or function.__globals__
+    arguments = (function.__code__, where, function.__name__, function.__closure__)
     return make_function, arguments, (state, function.__dict__), None, None, fill_function
 
 
 def make_function(
     code: types.CodeType,
-    namespace: dict[str, object],
+    where: dict[str, object] | str,
     name: str,
     closure: tuple[types.CellType, ...] | None,
 ) -> types.FunctionType:
-    """Return a function of the notebook's namespace; called from pickles."""
+    """Return a function of the notebook's namespace, or of the module of that name; called from pickles."""
+    namespace = vars(importlib.import_module(where)) if isinstance(where, str) else where
     return types.FunctionType(_present(code), namespace, name, None, closure)
 
 
