@@ -27,6 +27,7 @@ import builtins
 import codecs
 import contextlib
 import ctypes
+import importlib
 import io
 import json
 import numbers
@@ -249,6 +250,12 @@ def inline_figures(shell: Shell) -> dict[str, Json] | None:
     else:  # what ``%config`` has set waits for it
         said = {name: value for name, value in shell.config.get("InlineBackend", {}).items() if name in _USUAL_FIGURES}
     return {name: _plain(sorted(value) if name == "figure_formats" else value) for name, value in said.items()}
+
+
+def await_figures(shell: Shell) -> None:
+    """Let the inline backend come up where it is the one: until then figures that were restored show as a line."""
+    if "matplotlib_inline.backend_inline" not in sys.modules and inline_figures(shell) is not None:
+        importlib.import_module("matplotlib_inline.backend_inline")
 
 
 def figures_manner(shell: Shell) -> str:

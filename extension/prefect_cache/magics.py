@@ -31,7 +31,17 @@ from IPython.display import display
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 
 from . import arguments, explain, flows, inventory, report
-from .capture import Recorder, after_cell, figures_manner, inline_figures, plain_text, replay, shadowed, tee
+from .capture import (
+    Recorder,
+    after_cell,
+    await_figures,
+    figures_manner,
+    inline_figures,
+    plain_text,
+    replay,
+    shadowed,
+    tee,
+)
 from .cells.patched import PATCHES
 from .cells.randomness import WATCH, undisturbed
 from .completion import Completions
@@ -315,6 +325,7 @@ class PrefectCache(Magics):
                 waiting=self._waiting,
                 submit=self._submit,
                 figures=lambda: inline_figures(shell),
+                drawn=lambda: await_figures(shell),
                 place=self.runner.place,
                 codes=self.runner.codes,
                 manner=lambda: f"{self.runner.manner()}{figures_manner(shell)}",

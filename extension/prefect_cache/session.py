@@ -168,6 +168,8 @@ class Shell:
         ``cluster.work``'s, and whether it has ``"shown"`` anything.
     figures
         How figures are shown where they are shown below cells, see ``capture.inline_figures``.
+    drawn
+        Called when figures have been restored: who draws one has a backend by then, which shows it.
     place
         Tells the file name under which plain Python is compiled, and how many lines stand before it in its cell.
     codes
@@ -187,6 +189,7 @@ class Shell:
     waiting: Callable[[str], None] = lambda _holder: None
     submit: Callable[[Job], Mapping[str, Json]] = lambda _job: {"bypass": "no task runner is set", "shown": False}
     figures: Callable[[], dict[str, Json] | None] = lambda: None
+    drawn: Callable[[], None] = lambda: None
     place: Callable[[str], tuple[str, int]] = lambda _python: ("<cell>", 0)
     codes: Callable[[str], Iterable[CodeType]] = lambda _python: ()
     manner: Callable[[], str] = lambda: ""
@@ -407,6 +410,8 @@ class Session:
         self, cell: Cell, entry: Entry, replay: Replay, key: Key, started: float, *, shown: bool
     ) -> tuple[Outcome, object]:
         replay.apply(cell.tree)
+        if replay.drawn:
+            self.shell.drawn()
         PATCHES.note(cell.tree, self.namespace)
         randomness.WATCH.restored(entry.manifest.observed)
         displays = entry.manifest.displays

@@ -388,6 +388,7 @@ def write(
     graph.add(_VALUE, effects.value)
     if effects.process:
         graph.add(_PROCESS, dict(effects.process))
+    drawn = graph.holds("matplotlib")
     outputs, references = graph.write(folder, shelf=shelf, progress=progress)
     return outputs, {
         "names": {name: _json(references[name]) for name in effects.bound},
@@ -400,6 +401,7 @@ def write(
         "process": _json(references[_PROCESS]) if effects.process else None,
         "imports": list(effects.imports),
         "annotated": dict(effects.annotated),
+        "drawn": drawn,
     }
 
 
@@ -455,6 +457,8 @@ class Replay:
             self._deleted = [str(name) for name in effects["deleted"]]
             self.value = reader.get(effects["value"])
             self._process = None if effects["process"] is None else reader.get(effects["process"])
+            self.drawn = bool(effects.get("drawn", False))
+            """Whether it brings back figures, or parts of them."""
             self._annotated = {str(name): bool(is_text) for name, is_text in effects.get("annotated", {}).items()}
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, Damaged):

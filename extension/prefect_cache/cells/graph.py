@@ -233,6 +233,11 @@ class GraphWriter:
         if not _is_shared_by_nature(value):
             root.met[id(value)] = value
 
+    def holds(self, package: str) -> bool:
+        """Tell whether something of a package's is among the roots, or in one of them."""
+        kinds = {type(value) for root in self._roots for value in (root.value, *root.met.values())}
+        return any(kind.__module__.partition(".")[0] == package for kind in kinds)
+
     def write(
         self, folder: Path, *, shelf: Shelf | None = None, progress: Progress | None = None
     ) -> tuple[tuple[Output, ...], dict[str, Reference]]:
