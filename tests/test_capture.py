@@ -324,3 +324,18 @@ def clear(*, wait: bool) -> dict[str, Any]:
 )
 def test_what_is_left_of_a_record_is_what_is_visible(shown: list[dict[str, Any]], left: list[dict[str, Any]]) -> None:
     assert visible(shown) == left
+
+
+def test_a_restored_figure_is_drawn_by_the_cell_that_shows_it(kernel: Kernel) -> None:
+    """A backend registers how figures are shown when the first one is drawn, which a hit does not do."""
+    shown = []
+    for _ in range(2):
+        kernel.run("%load_ext prefect_cache\nimport matplotlib.pyplot as plt")
+        kernel.run("%%prefect_cache\nfig, ax = plt.subplots(figsize=(1, 1))\nax.plot([1, 2])\nplt.close(fig)")
+        ran = kernel.run("ax.set_title('later')\nfig")
+        shown += [output["data"] for output in ran.outputs if output["output_type"] == "execute_result"]
+        status = kernel.value("__import__('prefect_cache').last.status")
+        kernel.restart()
+    assert status == "hit"
+    assert "image/png" in shown[0]
+    assert shown[0] == shown[1]

@@ -59,12 +59,13 @@ def extents(values: Iterable[Any]) -> Iterator[Extent]:
 def exporting(values: Iterable[object]) -> set[type]:
     """Return the types of objects in whose memory others may lie, of those that are no arrays and no frames.
 
-    Such as torch's tensors, by DLPack, the protocol by which libraries of arrays give each other their memory; and
-    the subclasses of arrays.
+    Such as torch's tensors, by DLPack, the protocol by which libraries of arrays give each other their memory; the
+    subclasses of arrays; and the records of structured arrays.
     """
     numpy = sys.modules.get("numpy")
-    plain = {None if numpy is None else numpy.ndarray}
-    found = {cls for cls in set(map(type, values)) if hasattr(cls, "__dlpack__") and cls not in plain}
+    plain, record = (None, None) if numpy is None else (numpy.ndarray, numpy.void)
+    kinds = set(map(type, values))
+    found = {cls for cls in kinds if (hasattr(cls, "__dlpack__") and cls is not plain) or cls is record}
     return {cls for cls in found if cls.__module__.partition(".")[0] != "pyarrow"}  # which is never written to
 
 
@@ -80,6 +81,11 @@ def exported(value: Any) -> Iterator[Extent]:
     numpy = sys.modules["numpy"]
     if isinstance(value, numpy.ndarray):
         yield from _extent(value.view(numpy.ndarray), value, -1)
+        return
+    if isinstance(value, numpy.void):
+        if value.base is not None and value.nbytes:
+            start = value.__array_interface__["data"][0]
+            yield Extent(start, start + value.nbytes, value, value)
         return
     if asked(value, "grad_fn") is not None:
         raise Unstorable(f"a {kind} remembers how it was computed, which its pickles do not", remedy="detach() it")
