@@ -393,7 +393,9 @@ class GraphWriter:
         fresh = {id(v) for v in (*arrays.values(), *frames)}
         exporters = self._exporters()
         spans = itertools.chain(memory.extents([*arrays.values(), *frames, *old]), *exporters.values())
-        for one, other in memory.overlapping(spans):
+        # First what lies in memory that was there before, so that new arrays which share it meet there.
+        pairs = sorted(memory.overlapping(spans), key=lambda pair: all(id(e.owner) in fresh for e in pair))
+        for one, other in pairs:
             foreign = [e.owner for e in (one, other) if id(e.owner) in exporters]
             if foreign and {id(one.owner), id(other.owner)} <= self._known.keys():
                 continue  # both stay where they are
