@@ -100,7 +100,7 @@ def exported(value: Any) -> Iterator[Extent]:
 
 
 def cells(value: Any) -> Iterator[Any]:
-    """Yield the objects in an object array, or in the object columns and the attrs of a pandas object."""
+    """Yield the objects in an object array, or in the object columns, attrs and attributes of a pandas object."""
     if is_array(value):
         yield from value.flat if value.dtype.hasobject and value.dtype.names is None else ()
         return
@@ -108,6 +108,8 @@ def cells(value: Any) -> Iterator[Any]:
         if is_array(block) and block.dtype.hasobject:
             yield from block.flat
     yield from (getattr(value, "attrs", None) or {}).values()
+    own = vars(value) if is_frame_or_series(value) else {}
+    yield from (own[name] for name in type(value)._metadata if name in own) if own else ()
 
 
 def _plain(block: Any) -> Any:

@@ -132,8 +132,9 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduced_by_content(value)
         if self._namespace is None:
             return None
-        if has_shared_dict(value):
-            return _reduced_with_dict(value)
+        with_dict = _reduced_with_dict(value) if has_shared_dict(value) else None
+        if (whole := with_dict or _reduced_with_attributes(value)) is not None:
+            return whole
         return None if self._is_usual(type(value)) else self._reduced_instance(value)
 
     def _is_usual(self, cls: type) -> bool:
@@ -289,6 +290,36 @@ def _reduced_with_dict(value: Any) -> tuple[Any, ...] | None:
     if len(dicts) != 2 or dicts[0] is not own:  # noqa: PLR2004 - the attributes, and the slots
         return None
     return maker, arguments, dicts, *items, put_dict
+
+
+def _reduced_with_attributes(value: Any) -> tuple[Any, ...] | None:
+    """Reduce an instance of a class of the user's whose base forgets the attributes of subclasses; else None.
+
+    Arrays, dates and decimal numbers do: ``class Measured(np.ndarray)`` with a ``unit``.
+    """
+    own, cls = own_dict(value), type(value)
+    if not own or modules.origin(cls.__module__) != "local":
+        return None
+    says = next((base for base in cls.__mro__ if {"__reduce__", "__reduce_ex__"} & vars(base).keys()), object)
+    if says is object or modules.origin(says.__module__) == "local":
+        return None
+    reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    if not isinstance(reduced, tuple):
+        return None
+    maker, arguments, *rest = reduced
+    state, *items = (*rest, None, None, None)[:3]
+    told = [part for part in (state if type(state) is tuple else (state,)) if isinstance(part, dict)]
+    if len(rest) > len(items) + 1 or any(part.keys() >= own.keys() for part in told):
+        return None
+    return maker, arguments, (state, own), *items, put_beside
+
+
+def put_beside(value: Any, state: tuple[object, dict[str, object]]) -> None:
+    """Give a restored instance what its base keeps, and the attributes beside it; called from pickles."""
+    kept, own = state
+    if kept is not None:
+        value.__setstate__(kept)
+    put_contents(value, own)
 
 
 def put_dict(value: object, state: tuple[dict[str, object], dict[str, object] | None]) -> None:
