@@ -450,13 +450,14 @@ class Replay:
         self._namespace = namespace
         reader = GraphReader(entry.path, entry.manifest.outputs, trusted=entry.trusted, namespace=namespace)
         try:
-            for module in effects["imports"]:
-                reader.get(("module", module))
+            self._process = None if effects["process"] is None else reader.get(effects["process"])
+            with process.found_as_after(cast("dict[str, Any]", self._process or {})):
+                for module in effects["imports"]:
+                    reader.get(("module", module))
             self._changed = _changes(effects["changed"], reader, namespace)
             self._bound = {str(name): reader.get(reference) for name, reference in effects["names"].items()}
             self._deleted = [str(name) for name in effects["deleted"]]
             self.value = reader.get(effects["value"])
-            self._process = None if effects["process"] is None else reader.get(effects["process"])
             self.drawn = bool(effects.get("drawn", False))
             """Whether it brings back figures, or parts of them."""
             self._annotated = {str(name): bool(is_text) for name, is_text in effects.get("annotated", {}).items()}

@@ -491,6 +491,18 @@ class Watch:
         return {name: change for name, change in found.items() if change}
 
 
+@contextlib.contextmanager
+def found_as_after(changes: Mapping[str, Change]) -> Iterator[None]:
+    """Let modules be found for a while as they will be when these changes have been done."""
+    path, before = _ModulePath(), list(sys.path)
+    if path.name in changes:
+        path.apply(changes[path.name])
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
 def apply(changes: Mapping[str, Change]) -> None:
     """Do again what a run changed."""
     for aspect in ASPECTS:
