@@ -26,7 +26,7 @@ from prefect_cache.cells.fingerprint import Fingerprinter, resolve
 from prefect_cache.cells.graph import GraphReader, GraphWriter
 from prefect_cache.cells.keys import ABSENT, name_digest
 from prefect_cache.cells.named import asked
-from prefect_cache.codecs.pickled import has_shared_dict, own_dict
+from prefect_cache.codecs.instances import has_shared_dict, own_dict
 from prefect_cache.errors import Damaged, Unfingerprintable, Unstorable
 from prefect_cache.model import Cell, Entry, Json, ObjectPath, Observed, Output
 

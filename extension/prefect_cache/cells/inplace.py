@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache.cells.code import is_dispatcher, registered_with
-from prefect_cache.codecs.pickled import attributes, is_of_python, own_dict, slots
+from prefect_cache.codecs.instances import attributes, is_of_python, own_dict, slots
 from prefect_cache.errors import Unstorable
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from prefect_cache import modules
 from prefect_cache.cells import leaves
 from prefect_cache.cells.named import bound_in_module, by_name, importable, kind_name
 from prefect_cache.cells.walk import Shape, Walk, truncated
-from prefect_cache.codecs.pickled import TYPE_PARAMETER_OPTIONS, contents, has_own_pickles
+from prefect_cache.codecs.instances import contents, has_own_pickles
+from prefect_cache.codecs.pickled import TYPE_PARAMETER_OPTIONS
 from prefect_cache.digests import Hasher, combine, digest
 from prefect_cache.errors import Unfingerprintable
 

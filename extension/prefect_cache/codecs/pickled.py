@@ -39,6 +39,18 @@ import cloudpickle
 
 from prefect_cache import modules
 from prefect_cache.codecs import Written
+from prefect_cache.codecs.instances import (
+    HEAP_TYPE,
+    contents,
+    has_own_pickles,
+    has_shared_dict,
+    holds_attributes_alone,
+    made_past_init,
+    put_contents,
+    reduced_with_attributes,
+    reduced_with_dict,
+    slots,
+)
 from prefect_cache.digests import TreeHasher
 from prefect_cache.errors import Damaged, Unstorable, Untrusted, first_line
 
@@ -132,8 +144,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduced_by_content(value)
         if self._namespace is None:
             return None
-        with_dict = _reduced_with_dict(value) if has_shared_dict(value) else None
-        if (whole := with_dict or _reduced_with_attributes(value)) is not None:
+        with_dict = reduced_with_dict(value) if has_shared_dict(value) else None
+        if (whole := with_dict or reduced_with_attributes(value)) is not None:
             return whole
         return None if self._is_usual(type(value)) else self._reduced_instance(value)
 
@@ -143,7 +155,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if known is None:
             # To slots, and to what reading a pickle asks for (__setstate__), a class may answer by code of its own.
             own = has_own_pickles(cls) or hasattr(cls, "__getattr__") or slots(cls)
-            users = modules.origin(cls.__module__) == "local" and _holds_attributes_alone(cls)
+            users = modules.origin(cls.__module__) == "local" and holds_attributes_alone(cls)
             known = self._usual[cls] = not (own and users)
         return known
 
@@ -202,152 +214,6 @@ def _reduced_by_type(value: Any) -> tuple[Any, ...] | None:
 def record(array: Any) -> Any:
     """Return the record that an array without dimensions holds; called from pickles."""
     return array[()]
-
-
-_OWN_WAYS: Final = (
-    *("__reduce_ex__", "__reduce__", "__getnewargs_ex__", "__getnewargs__"),
-    *("__getstate__", "__setstate__"),
-)
-
-
-def has_own_pickles(cls: type) -> bool:
-    """Tell whether a class says itself how it is pickled, though all that its instances hold is in attributes."""
-    return _says_how(cls) and _holds_attributes_alone(cls)
-
-
-def _says_how(cls: type) -> bool:
-    return any(getattr(cls, way, None) is not getattr(object, way, None) for way in _OWN_WAYS)
-
-
-def _holds_attributes_alone(cls: type) -> bool:
-    # Members of enumerations are made with their class.
-    return not isinstance(cls, enum.EnumMeta) and all(map(is_of_python, cls.__mro__[:-1]))
-
-
-def is_of_python(cls: type) -> bool:
-    """Tell whether a ``class`` statement made this class; one that is made in C may have content out of sight."""
-    of_c = (types.WrapperDescriptorType, types.MethodDescriptorType)
-    own = (member for member in vars(cls).values() if isinstance(member, of_c))
-    return bool(cls.__flags__ & HEAP_TYPE) and all(member.__objclass__ is not cls for member in own)
-
-
-def slots(cls: type) -> dict[str, types.MemberDescriptorType]:
-    """Return the slots that ``class`` statements declare for the instances of `cls`, by name."""
-    found: dict[str, types.MemberDescriptorType] = {}
-    for base in cls.__mro__:
-        if base.__flags__ & HEAP_TYPE:
-            held = {name: slot for name, slot in vars(base).items() if type(slot) is types.MemberDescriptorType}
-            found = {**held, **found}
-    return found
-
-
-def attributes(value: object) -> tuple[dict[str, object] | None, dict[str, object]]:
-    """Return what an instance holds in its ``__dict__``, None where it has none, and what in slots.
-
-    No method of the class's own is asked: ``__getattr__``, or a property of a slot's name, may say anything.
-    """
-    own = own_dict(value)
-    filled = {}
-    for name, slot in slots(type(value)).items():
-        with contextlib.suppress(AttributeError):  # nothing was put into it
-            filled[name] = slot.__get__(value)
-    return None if own is None else dict(own), filled
-
-
-def own_dict(value: object) -> dict[str, object] | None:
-    """Return the ``__dict__`` of an instance, None where it has none."""
-    try:
-        own = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return None
-    return cast("dict[str, object]", own) if type(own) is dict or own is value else None
-
-
-def _references(own: dict[str, object] | None) -> int:
-    return 0 if own is None else sys.getrefcount(own)
-
-
-_ALONE: Final = functools.partial(int)
-_UNSHARED: Final = _references(own_dict(_ALONE))
-"""How often a ``__dict__`` is referred to that its instance alone holds, while :func:`_references` counts."""
-
-
-def has_shared_dict(value: object) -> bool:
-    """Tell whether others than an instance hold its ``__dict__``: ``self.__dict__ = self``, ``names = vars(one)``."""
-    return _references(own_dict(value)) > _UNSHARED
-
-
-def _reduced_with_dict(value: Any) -> tuple[Any, ...] | None:
-    """Reduce an instance with the very ``__dict__`` that it has; None where its class has a way of its own."""
-    own = own_dict(value)
-    if isinstance(value, type | types.FunctionType | types.ModuleType | enum.Enum) or _says_how(type(value)):
-        return None
-    maker, arguments, *rest = cast("tuple[Any, ...]", value.__reduce_ex__(pickle.HIGHEST_PROTOCOL))
-    state, *items = (*rest, None, None, None)[:3]
-    dicts = (
-        state if type(state) is tuple else (own if state is None else state, {})
-    )  # of what is empty Python gives no state
-    if len(dicts) != 2 or dicts[0] is not own:  # noqa: PLR2004 - the attributes, and the slots
-        return None
-    return maker, arguments, dicts, *items, put_dict
-
-
-def _reduced_with_attributes(value: Any) -> tuple[Any, ...] | None:
-    """Reduce an instance of a class of the user's whose base forgets the attributes of subclasses; else None.
-
-    Arrays, dates and decimal numbers do: ``class Measured(np.ndarray)`` with a ``unit``.
-    """
-    own, cls = own_dict(value), type(value)
-    if not own or modules.origin(cls.__module__) != "local":
-        return None
-    says = next((base for base in cls.__mro__ if {"__reduce__", "__reduce_ex__"} & vars(base).keys()), object)
-    if says is object or modules.origin(says.__module__) == "local":
-        return None
-    reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-    if not isinstance(reduced, tuple):
-        return None
-    maker, arguments, *rest = reduced
-    state, *items = (*rest, None, None, None)[:3]
-    told = [part for part in (state if type(state) is tuple else (state,)) if isinstance(part, dict)]
-    if len(rest) > len(items) + 1 or any(part.keys() >= own.keys() for part in told):
-        return None
-    return maker, arguments, (state, own), *items, put_beside
-
-
-def put_beside(value: Any, state: tuple[object, dict[str, object]]) -> None:
-    """Give a restored instance what its base keeps, and the attributes beside it; called from pickles."""
-    kept, own = state
-    if kept is not None:
-        value.__setstate__(kept)
-    put_contents(value, own)
-
-
-def put_dict(value: object, state: tuple[dict[str, object], dict[str, object] | None]) -> None:
-    """Give a restored instance a ``__dict__`` that others hold as well; called from pickles."""
-    own, filled = state
-    object.__setattr__(value, "__dict__", own)
-    put_contents(value, filled or {})
-
-
-def contents(value: object) -> dict[str, object]:
-    """Return the attributes of an instance, those in slots included."""
-    own, filled = attributes(value)
-    return {**(own or {}), **filled}
-
-
-def made_past_init(cls: type) -> object:
-    """Return an instance of which no method of the class's has been called; called from pickles."""
-    return object.__new__(cls)
-
-
-def put_contents(value: object, state: dict[str, object]) -> None:
-    """Give a restored instance its attributes, past all rules of its class about setting them; called from pickles."""
-    filled = slots(type(value))
-    for name, held in state.items():
-        if name in filled:
-            filled[name].__set__(value, held)
-        else:
-            object.__getattribute__(value, "__dict__")[name] = held
 
 
 def _remade(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -474,9 +340,6 @@ def _reduced_figure(figure: Any) -> tuple[Any, ...]:
     whole = {"data": figure._data, "layout": figure._layout, "frames": frames}  # noqa: SLF001 - as above
     return maker, ({**properties, **whole},), *rest
 
-
-HEAP_TYPE: Final = 1 << 9
-"""The flag of classes that are made at run time."""
 
 _VIEWS: Final[tuple[type, ...]] = tuple(
     type(getattr(kind(), part)()) for kind in (dict, collections.OrderedDict) for part in ("keys", "values", "items")
