@@ -24,6 +24,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+def with_article(kind: type | str) -> str:
+    """Return the name of a class with its article: "a list", "an Index"."""
+    name = kind if isinstance(kind, str) else kind.__name__
+    return f"{'an' if name[:1].lower() in set('aeio') else 'a'} {name}"
+
+
 class CacheError(Exception):
     """The root of the tree; `remedy` says what the user can do, where there is something."""
 

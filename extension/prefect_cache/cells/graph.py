@@ -48,7 +48,7 @@ from prefect_cache.cells import inplace, memory
 from prefect_cache.cells.fingerprint import resolve
 from prefect_cache.cells.named import found_by_name
 from prefect_cache.codecs.pickled import NAMESPACE, PLAIN, PickledCodec, Reference, ValuePickler, dump, write_bytes
-from prefect_cache.errors import Damaged, Unstorable
+from prefect_cache.errors import Damaged, Unstorable, with_article
 from prefect_cache.frames import nbytes
 from prefect_cache.model import PART, Held, Json, ObjectPath, Output
 
@@ -400,7 +400,7 @@ class GraphWriter:
             if foreign and {id(one.owner), id(other.owner)} <= self._known.keys():
                 continue  # both stay where they are
             if foreign:
-                raise Unstorable(f"a {type(foreign[0]).__name__} shares its memory with another object")
+                raise Unstorable(f"{with_article(type(foreign[0]))} shares its memory with another object")
             owner, guest = _owner_and_guest(one, other, fresh, apart=self._apart)
             if guest is not None and guest.block >= 0:
                 self._add_view(guest, owner)
@@ -439,7 +439,7 @@ class GraphWriter:
         for key, array in arrays.items():
             exporter = _exporter(array)
             if exporter is not None and (id(exporter) in self._known or id(exporter) in met):
-                message = f"it lies in the memory of a {type(exporter).__name__}"
+                message = f"it lies in the memory of {with_article(type(exporter))}"
                 self._windows[key] = (exporter, Unstorable(message, remedy="store a copy of it"))
 
     def _add_view(self, guest: memory.Extent, onto: memory.Extent) -> None:

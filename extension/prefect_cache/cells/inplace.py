@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache.cells.code import is_dispatcher, registered_with
 from prefect_cache.codecs.instances import attributes, is_of_python, own_dict, slots
-from prefect_cache.errors import Unstorable
+from prefect_cache.errors import Unstorable, with_article
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -108,7 +108,7 @@ def state_of(value: Any, before: Look | None = None) -> State:
     content = _CONTENTS[kind].take(value)
     was = type(value) if before is None else before.cls()
     if kind in IN_FILES and type(value) is not was:
-        raise Unstorable(f"what has become a {type(value).__name__} in place cannot become one again")
+        raise Unstorable(f"what has become {with_article(type(value))} in place cannot become one again")
     if kind == "pandas":
         ways = {None: EXCHANGED, False: ALONE, True: SHARED}
         memory = {} if before is None else before.memory
@@ -122,7 +122,7 @@ def state_of(value: Any, before: Look | None = None) -> State:
 def put_state(value: Any, state: State) -> None:
     """Give `value`, in place, the content that :func:`state_of` took."""
     if not fits(value, state):
-        raise Unstorable(f"the content of a {state.kind} cannot go into a {type(value).__name__}")
+        raise Unstorable(f"the content of {with_article(state.kind)} cannot go into {with_article(type(value))}")
     if state.kind == "pandas":
         _put_pandas(value, state)
         return
@@ -238,7 +238,7 @@ def _plain_kind(value: Any) -> str:
     cls = type(value)
     for base in cls.__mro__:
         if not (base in _TRANSPARENT or issubclass(base, BaseException) or is_of_python(base)):
-            raise Unstorable(f"a {cls.__name__} that a cell changes in place cannot be changed again in place")
+            raise Unstorable(f"{with_article(cls)} that a cell changes in place cannot be changed again in place")
     return next((kind for kind, container in _CONTAINERS.items() if isinstance(value, container)), "instance")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_cache.cells.inplace import blocks_of, is_frame_or_series
 from prefect_cache.cells.named import asked
-from prefect_cache.errors import Damaged, Unstorable
+from prefect_cache.errors import Damaged, Unstorable, with_article
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -88,14 +88,18 @@ def exported(value: Any) -> Iterator[Extent]:
             yield Extent(start, start + value.nbytes, value, value)
         return
     if asked(value, "grad_fn") is not None:
-        raise Unstorable(f"a {kind} remembers how it was computed, which its pickles do not", remedy="detach() it")
+        raise Unstorable(
+            f"{with_article(kind)} remembers how it was computed, which its pickles do not", remedy="detach() it"
+        )
     if asked(value, "grad") is not None:
-        raise Unstorable(f"a {kind} holds a gradient, which its pickles leave out", remedy="set its grad to None")
+        raise Unstorable(
+            f"{with_article(kind)} holds a gradient, which its pickles leave out", remedy="set its grad to None"
+        )
     bare = value.detach() if hasattr(value, "detach") else value
     try:
         array = numpy.from_dlpack(bare)
     except Exception as error:  # each library raises its own kinds
-        raise Unstorable(f"the memory of a {kind} cannot be looked at, and others may share it") from error
+        raise Unstorable(f"the memory of {with_article(kind)} cannot be looked at, and others may share it") from error
     yield from _extent(array, value, -1)
 
 

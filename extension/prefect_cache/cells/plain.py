@@ -26,7 +26,7 @@ from prefect_cache.cells.walk import Shape, Walk, truncated
 from prefect_cache.codecs.instances import contents, has_own_pickles
 from prefect_cache.codecs.pickled import TYPE_PARAMETER_OPTIONS
 from prefect_cache.digests import Hasher, combine, digest
-from prefect_cache.errors import Unfingerprintable
+from prefect_cache.errors import Unfingerprintable, with_article
 
 if TYPE_CHECKING:
     import enum
@@ -48,7 +48,9 @@ def opaque(value: object, why: str = "", remedy: str = "") -> Unfingerprintable:
     """Return the error for a value that no digest can stand for."""
     name = kind_name(type(value)).removeprefix("builtins.")
     remedy = remedy or "Make it inside the cell, or leave it out with --ignore."
-    return Unfingerprintable(f"is a {name}{', ' + why if why else ', whose content cannot be read'}", remedy=remedy)
+    return Unfingerprintable(
+        f"is {with_article(name)}{', ' + why if why else ', whose content cannot be read'}", remedy=remedy
+    )
 
 
 # ------------------------------------------------------------------------------------------ sequences, mappings, sets

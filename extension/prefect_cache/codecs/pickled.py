@@ -52,7 +52,7 @@ from prefect_cache.codecs.instances import (
     slots,
 )
 from prefect_cache.digests import TreeHasher
-from prefect_cache.errors import Damaged, Unstorable, Untrusted, first_line
+from prefect_cache.errors import Damaged, Unstorable, Untrusted, first_line, with_article
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, MutableMapping
@@ -178,7 +178,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         except Unstorable:
             return False
         except Exception as error:  # a class's own method may raise anything
-            raise Unstorable(f"a {type(value).__name__} cannot be pickled: {first_line(error)}") from error
+            raise Unstorable(f"{with_article(type(value))} cannot be pickled: {first_line(error)}") from error
         return True
 
 
@@ -300,7 +300,7 @@ def _reduced_by_content(value: Any) -> tuple[Any, ...]:
         made = {"__wrapped__", "cache_parameters"}
         own = {name: held for name, held in vars(value).items() if name not in made}
         return caching, (value.__wrapped__, value.cache_parameters()), own
-    raise Unstorable(f"a {type(value).__name__} is kept by its name alone")
+    raise Unstorable(f"{with_article(type(value))} is kept by its name alone")
 
 
 _USUAL: Final = {BaseException.__reduce__, OSError.__reduce__, ImportError.__reduce__}
@@ -673,7 +673,7 @@ def dump(
         raise Unstorable("it is nested too deeply to be pickled") from error
     except Exception as error:
         # Any type's own reduction runs here and may raise whatever it likes.
-        raise Unstorable(f"a {type(value).__name__} cannot be pickled: {first_line(error)}") from error
+        raise Unstorable(f"{with_article(type(value))} cannot be pickled: {first_line(error)}") from error
 
 
 def load(
