@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import calendar
+import io
+import logging
 import math
 import mimetypes
 import sys
@@ -239,3 +241,40 @@ class TestDuckDB:
         assert "the table of_test" in made.reason
         assert isinstance(bypassed := notebook.cached(asking), Bypass)
         assert "connection that the cell opens" in bypassed.remedy
+
+
+class TestLoggers:
+    @pytest.fixture(autouse=True)
+    def clean(self) -> Iterator[None]:
+        yield
+        for name in ("of_test", "absent_of_test", "pandas"):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).filters.clear()
+
+    def test_what_a_handler_does_parts_keys(self):
+        handler = logging.StreamHandler(io.StringIO())
+        logging.getLogger("of_test").addHandler(handler)
+        told = [self.of_test()]
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        told.append(self.of_test())
+        handler.setLevel(logging.ERROR)
+        told.append(self.of_test())
+        logging.getLogger("of_test").addFilter(lambda record: bool(record.args))
+        told.append(self.of_test())
+        assert len({part.digest for part in told}) == len(told)
+
+    def of_test(self):
+        (part,) = (part for part in standing.parts([], []) if part.name == "logging.handlers[of_test]")
+        return part
+
+    def test_a_handler_that_a_package_gives_to_its_own_logger_is_none_of_the_users(self):
+        """Dask sets up the logger of Bokeh, which need not be installed."""
+        before = standing.held()
+        handler = logging.StreamHandler()
+        for name in ("pandas", "absent_of_test"):
+            logging.getLogger(name).addHandler(handler)
+        assert standing.changed(before, {}) == ""
+        logging.getLogger("absent_of_test").addHandler(logging.StreamHandler())
+        assert standing.changed(before, {}) == ""
+        logging.getLogger("pandas").removeHandler(handler)
+        assert "the logger absent_of_test" in standing.changed(before, {})

@@ -105,12 +105,7 @@ class _Handlers:
         logging = sys.modules.get("logging")
         if logging is None:
             return {}
-        loggers = [("root", logging.root), *((n, one) for n, one in state.loggers(logging) if state.is_users_logger(n))]
-        return {
-            name: [_told(held) for held in (*logger.handlers, *logger.filters)]
-            for name, logger in loggers
-            if logger.handlers or logger.filters
-        }
+        return {name: [_told(one) for one in held] for name, held in state.users_loggers(logging) if held}
 
     def parts(self, packages: Collection[str], texts: Collection[str]) -> Iterator[Part]:  # noqa: ARG002 - all may log
         for name, told in self.held().items():

@@ -309,11 +309,12 @@ class _Loggers(_Settings):
     def values(self, module: Any) -> Iterator[tuple[str, Any]]:
         yield "disable", module.root.manager.disable
         yield "root.level", module.root.level
-        for name, logger in loggers(module):
+        for name, logger in _loggers(module):
             yield from ((f"{name}.{what}", getattr(logger, what)) for what in ("level", "propagate", "disabled"))
 
     def counted(self) -> dict[str, Any]:
-        return {name: value for name, value in self.take().items() if is_users_logger(name)}
+        users = {"disable", *(name for name, _ in users_loggers(sys.modules["logging"]))}
+        return {name: value for name, value in self.take().items() if (name.rpartition(".")[0] or name) in users}
 
     def default(self, module: Any) -> Mapping[str, Any]:
         names = [name for name, _ in self.values(module)]
@@ -333,17 +334,33 @@ class _Loggers(_Settings):
                 setattr(logger, what, value)
 
 
-def loggers(module: Any) -> Iterator[tuple[str, Any]]:
+def _loggers(module: Any) -> Iterator[tuple[str, Any]]:
     """Yield all loggers but those of the program that runs the notebook, and of Prefect, which sets its own up."""
     others = {_application(), "prefect"}
-    for name, logger in list(module.root.manager.loggerDict.items()):
-        if isinstance(logger, module.Logger) and name.partition(".")[0] not in others:
-            yield name, logger
+    yield from ((name, logger) for name, logger in _all_loggers(module) if name.partition(".")[0] not in others)
 
 
-def is_users_logger(name: str) -> bool:
-    """Tell whether a logger of this name is none of an installed package's."""
-    return name.startswith("root.") or modules.origin(name.partition(".")[0]) in {"local", "absent"}
+def _all_loggers(module: Any) -> Iterator[tuple[str, Any]]:
+    found = list(module.root.manager.loggerDict.items())
+    yield from ((name, logger) for name, logger in found if isinstance(logger, module.Logger))
+
+
+def users_loggers(module: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the names of loggers that no installed package has set up, each with its handlers and filters.
+
+    A package may set up others' loggers as well, by the handler that it gives to its own: Prefect the root logger, Dask
+    that of Bokeh, which need not be installed. Such handlers are none of the user's.
+    """
+    found = [(name, logger, modules.origin(name.partition(".")[0])) for name, logger in _all_loggers(module)]
+    packages = {id(handler) for _, logger, origin in found if origin == "installed" for handler in logger.handlers}
+
+    def own(logger: Any) -> tuple[Any, ...]:
+        return (*(handler for handler in logger.handlers if id(handler) not in packages), *logger.filters)
+
+    yield "root", own(module.root)
+    for name, logger, origin in found:
+        if origin in {"local", "absent"} and name != _application() and packages.isdisjoint(map(id, logger.handlers)):
+            yield name, own(logger)
 
 
 def _application() -> str:
