@@ -41,7 +41,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from prefect_cache import codecs
 from prefect_cache.cells import inplace, memory
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     from prefect_cache.codecs.body import Progress
     from prefect_cache.codecs.parts import Part, Shelf
+    from prefect_cache.codecs.pickled import Refer
     from prefect_cache.model import Digest
 
 SMALL_ARRAY: Final = 2048
@@ -141,6 +142,8 @@ class GraphWriter:
         self._axes: dict[int, tuple[object, int]] = {}
         """Of each index that is an axis of a frame, the first such frame and which axis it is."""
         self._picklers: list[ValuePickler] = []
+        self._shared: dict[int, bool] = {}
+        """Of instances, by ``id``, whether others held their ``__dict__`` before this writer did."""
         self._inside: dict[int, dict[int, object]] = {}
         """What was met in the cells of each frame and object array; these have files of their own."""
         self._hoisted: dict[int, Reference] = {}
@@ -180,7 +183,7 @@ class GraphWriter:
             self._look_inside(inner)
             return ("file", id(inner))
 
-        root.pickler = pickler = ValuePickler(root.pickle, namespace=self._namespace, refer=refer)
+        root.pickler = pickler = self._pickler(root.pickle, refer)
         dump(value, root.pickle, pickler=pickler)
 
     def _look_inside(self, value: object) -> None:
@@ -203,9 +206,10 @@ class GraphWriter:
                 met[id(inner)] = inner
             return None
 
-        dump(
-            cells, io.BytesIO(), pickler=self._keep(ValuePickler(io.BytesIO(), namespace=self._namespace, refer=refer))
-        )
+        dump(cells, io.BytesIO(), pickler=self._keep(self._pickler(io.BytesIO(), refer)))
+
+    def _pickler(self, file: IO[bytes], refer: Refer) -> ValuePickler:
+        return ValuePickler(file, namespace=self._namespace, refer=refer, shared=self._shared)
 
     def _keep(self, pickler: ValuePickler) -> ValuePickler:
         # What a pickler has met lives as long as it does, so that no id is used again meanwhile.
@@ -290,6 +294,7 @@ class GraphWriter:
         Until then pandas would take a frame's memory for shared with what was written, and copy it before a change.
         """
         self._picklers.clear()
+        self._shared.clear()
         self._roots.clear()
         self._files.clear()
         self._inside.clear()
@@ -510,7 +515,7 @@ class GraphWriter:
             tree = write_bytes(path, lambda f: pickle.dump(values, f, protocol=pickle.HIGHEST_PROTOCOL), told)
         else:
             refer = self._refer(names[0])
-            tree = write_bytes(path, lambda f: dump(values, f, namespace=self._namespace, refer=refer), told)
+            tree = write_bytes(path, lambda f: dump(values, f, pickler=self._pickler(f, refer)), told)
         meta: dict[str, Json] = {"pieces": list(tree.pieces), "summaries": {r.label: summary(r.value) for r in group}}
         kind = type(group[0].value).__name__ if len(group) == 1 else "values"
         return Output(label, kind, PickledCodec.name, path.name, tree.digest, tree.size, meta)

@@ -99,6 +99,9 @@ def reduced_with_dict(value: Any) -> tuple[Any, ...] | None:
     own = own_dict(value)
     if isinstance(value, type | types.FunctionType | types.ModuleType | enum.Enum) or _says_how(type(value)):
         return None
+    holder = next((vars(base)["__dict__"] for base in type(value).__mro__ if "__dict__" in vars(base)), None)
+    if not isinstance(holder, types.GetSetDescriptorType):  # else it cannot be set
+        return None
     maker, arguments, *rest = cast("tuple[Any, ...]", value.__reduce_ex__(pickle.HIGHEST_PROTOCOL))
     state, *items = (*rest, None, None, None)[:3]
     # Of what is empty Python gives no state.
@@ -108,19 +111,22 @@ def reduced_with_dict(value: Any) -> tuple[Any, ...] | None:
     return maker, arguments, dicts, *items, put_dict
 
 
-def reduced_with_attributes(value: Any) -> tuple[Any, ...] | None:
-    """Reduce an instance of a class of the user's whose base forgets the attributes of subclasses; else None.
+def forgets_attributes(cls: type) -> bool:
+    """Tell whether a class is the user's, and a base of it that is not has a way of its own with pickles.
 
-    Arrays, dates and decimal numbers do: ``class Measured(np.ndarray)`` with a ``unit``.
+    Arrays, dates and decimal numbers forget the attributes of subclasses: ``class Measured(np.ndarray)``, ``x.unit``.
     """
-    own, cls = own_dict(value), type(value)
-    if not own or modules.origin(cls.__module__) != "local":
-        return None
+    if modules.origin(cls.__module__) != "local":
+        return False
     says = next((base for base in cls.__mro__ if {"__reduce__", "__reduce_ex__"} & vars(base).keys()), object)
-    if says is object or modules.origin(says.__module__) == "local":
-        return None
-    reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
-    if not isinstance(reduced, tuple):
+    return says is not object and modules.origin(says.__module__) != "local"
+
+
+def reduced_with_attributes(value: Any) -> tuple[Any, ...] | None:
+    """Reduce an instance of such a class with its attributes; None where they are in its pickle already."""
+    own = own_dict(value)
+    reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if own else None
+    if own is None or not isinstance(reduced, tuple):
         return None
     maker, arguments, *rest = reduced
     state, *items = (*rest, None, None, None)[:3]

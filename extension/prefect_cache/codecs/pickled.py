@@ -42,6 +42,7 @@ from prefect_cache.codecs import Written
 from prefect_cache.codecs.instances import (
     HEAP_TYPE,
     contents,
+    forgets_attributes,
     has_own_pickles,
     has_shared_dict,
     holds_attributes_alone,
@@ -89,6 +90,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         The notebook's namespace: functions whose globals it is are restored into it.
     refer
         Asked for each object that is not plain data; gives the reference to store in its place, or None.
+    decided, shared
+        What the picklers of one graph find out about its objects, by ``id``; whoever shares it keeps them alive.
     """
 
     def __init__(
@@ -98,11 +101,14 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         namespace: Mapping[str, object] | None = None,
         refer: Refer | None = None,
         decided: dict[int, bool] | None = None,
+        shared: dict[int, bool] | None = None,
     ) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._namespace = namespace
         self._refer = refer
         self._usual: dict[type, bool] = {}
+        self._forgetful: dict[type, bool] = {}
+        self._shared = {} if shared is None else shared
         self._decided = {} if decided is None else decided
         """Of instances with pickles of their own, by ``id``, whether they go by content; shared with the tries."""
 
@@ -144,10 +150,22 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduced_by_content(value)
         if self._namespace is None:
             return None
-        with_dict = reduced_with_dict(value) if has_shared_dict(value) else None
-        if (whole := with_dict or reduced_with_attributes(value)) is not None:
-            return whole
-        return None if self._is_usual(type(value)) else self._reduced_instance(value)
+        whole = reduced_with_dict(value) if self._has_shared_dict(value) else None
+        if whole is None and self._is_forgetful(type(value)):
+            whole = reduced_with_attributes(value)
+        return whole or (None if self._is_usual(type(value)) else self._reduced_instance(value))
+
+    def _has_shared_dict(self, value: Any) -> bool:
+        known = self._shared.get(id(value))
+        if known is None:
+            known = self._shared[id(value)] = has_shared_dict(value)
+        return known
+
+    def _is_forgetful(self, cls: type) -> bool:
+        known = self._forgetful.get(cls)
+        if known is None:
+            known = self._forgetful[cls] = forgets_attributes(cls)
+        return known
 
     def _is_usual(self, cls: type) -> bool:
         """Tell whether pickle's own way keeps the instances of a class as they are, or the class is not the user's."""
@@ -174,7 +192,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         try:
             if isinstance(value.__reduce_ex__(pickle.HIGHEST_PROTOCOL), str):
                 return False  # there is one such object, which has a name
-            dump(state, file, pickler=ValuePickler(file, namespace=self._namespace, decided=self._decided))
+            tried = ValuePickler(file, namespace=self._namespace, decided=self._decided, shared=self._shared)
+            dump(state, file, pickler=tried)
         except Unstorable:
             return False
         except Exception as error:  # a class's own method may raise anything
