@@ -18,8 +18,9 @@ import itertools
 import re
 import sys
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from prefect_cache import modules
 from prefect_cache.cells import state
 from prefect_cache.cells.fingerprint import fingerprint
 from prefect_cache.digests import combine
@@ -144,7 +145,7 @@ class _Figures:
         return {f"figure {number}": id(manager.canvas.figure) for number, manager in managers.items()}
 
     def parts(self, packages: Collection[str], texts: Collection[str]) -> Iterator[Part]:
-        if (found := self.held()) and any(_may_draw(package, texts) for package in packages):
+        if (found := self.held()) and _may_draw(packages, texts):
             raise Unfingerprintable(
                 f"pyplot has {next(iter(found))} open, a drawing, into which the cell may draw",
                 name="pyplot",
@@ -170,19 +171,22 @@ def _are_shown_again() -> bool:
     )
 
 
-def _may_draw(package: str, texts: Collection[str]) -> bool:
-    if package == "pandas":
-        return any(re.search(r"\.(plot|plotting|hist|boxplot)\b", text) for text in texts)
-    return package == "matplotlib" or _needs_matplotlib(package)
+_DRAWING: Final = re.compile(r"plot|hist|draw|Display")
+"""What code says that draws by a package which can do without matplotlib: ``df.plot()``, ``plot_tree(model)``."""
+
+
+def _may_draw(packages: Collection[str], texts: Collection[str]) -> bool:
+    needing = (package == "matplotlib" or _needs_matplotlib(package) for package in packages)
+    return any(needing) or any(map(_DRAWING.search, texts))
 
 
 @functools.cache
 def _needs_matplotlib(package: str) -> bool:
     try:
-        needed = importlib.metadata.requires(package) or []
+        needed = importlib.metadata.requires(modules.distribution(package)[0]) or []
     except importlib.metadata.PackageNotFoundError:
         return False
-    return any(re.match(r"matplotlib\b", one) for one in needed)
+    return any(re.match(r"matplotlib\b", one) and "extra" not in one for one in needed)
 
 
 _KEEPERS: tuple[_Keeper, ...] = (_Connection(), _Handlers(), _Figures())
