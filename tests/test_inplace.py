@@ -7,14 +7,14 @@ import collections
 import functools
 import random
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from prefect_cache.cells.inplace import copied, is_unforeseen, look, put_state, state_of
+from prefect_cache.cells.inplace import State, copied, is_unforeseen, is_whole, look, put_state, state_of
 from prefect_cache.errors import Unstorable
 
 
@@ -282,3 +282,12 @@ def test_a_change_of_memory_that_is_shared_only_now_is_not_guessed() -> None:
     other = here.reset_index()
     assert is_unforeseen(here, state_of(changed, before))
     assert len(other) == 2
+
+
+def test_a_state_that_another_version_stored_with_less_is_not_whole() -> None:
+    less = object.__new__(State)
+    object.__setattr__(less, "kind", "list")
+    assert not is_whole(less)
+    assert is_whole(state_of([1]))
+    assert is_whole(state_of(State))
+    assert not is_whole(replace(state_of(State), content=({}, ())))

@@ -505,7 +505,7 @@ def _change(
     content: Any = reader.get(change["state"])
     kept = tuple(int(k) for k in change["kept"])
     state = inplace.State(change["kind"], content, kept=kept) if change["kind"] in inplace.IN_FILES else content
-    if not isinstance(state, inplace.State) or not inplace.fits(value, state):
+    if not isinstance(state, inplace.State) or not inplace.is_whole(state) or not inplace.fits(value, state):
         raise Damaged(f"{text(path)} is now something else")
     if inplace.is_unforeseen(value, state):
         raise Unfingerprintable(f"{text(path)} shares its memory now, as it did not when the cell ran")

@@ -23,7 +23,7 @@ import random
 import sys
 import types
 import weakref
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache.cells.code import is_dispatcher, registered_with
@@ -143,6 +143,12 @@ def copied(state: State) -> State:
 def fits(value: Any, state: State) -> bool:
     """Tell whether the content can go into this object."""
     return _kind(value) == state.kind
+
+
+def is_whole(state: State) -> bool:
+    """Tell whether a state that was read holds all that this version asks for: another may have stored less."""
+    content = state.kind != "class" or len(state.content) == len(_class_content(type(state)))
+    return content and all(hasattr(state, one.name) for one in fields(state))
 
 
 def memory_of(value: Any) -> dict[int, bool]:
