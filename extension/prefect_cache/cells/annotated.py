@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
 
 _NAME = "__annotations__"
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 _ACTIVE = (ast.Call, ast.Await, ast.NamedExpr)
 
 
@@ -26,7 +27,7 @@ def written(tree: ast.AST) -> dict[str, ast.expr]:
     if isinstance(tree, ast.AnnAssign) and isinstance(tree.target, ast.Name) and tree.simple:
         found[tree.target.id] = tree.annotation
     for node in ast.iter_child_nodes(tree):
-        if not isinstance(node, _SCOPES):
+        if isinstance(node, _STATEMENTS) and not isinstance(node, _SCOPES):
             found |= written(node)
     return found
 
@@ -39,8 +40,7 @@ def apart(tree: ast.AST, namespace: MutableMapping[str, object]) -> Iterator[dic
     """
     added: dict[str, Any] = {}
     before = namespace.get(_NAME)
-    looks = any(isinstance(node, ast.Name) and node.id == _NAME for node in ast.walk(tree))
-    if looks or not written(tree) or not isinstance(before, dict | None):
+    if not written(tree) or not isinstance(before, dict | None) or _looks_itself(tree):
         yield added
         return
     namespace.pop(_NAME, None)
@@ -52,6 +52,10 @@ def apart(tree: ast.AST, namespace: MutableMapping[str, object]) -> Iterator[dic
         if before is not None:
             before.update(added)
             namespace[_NAME] = before
+
+
+def _looks_itself(tree: ast.AST) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == _NAME for node in ast.walk(tree))
 
 
 def told(tree: ast.AST, added: Mapping[str, Any], namespace: Mapping[str, object]) -> dict[str, bool]:
@@ -73,8 +77,9 @@ def told(tree: ast.AST, added: Mapping[str, Any], namespace: Mapping[str, object
 
 def put(tree: ast.AST, names: Mapping[str, bool], namespace: MutableMapping[str, object]) -> None:
     """Annotate the names once more, as :func:`told` told of them."""
-    expressions = written(tree)
-    held = namespace.setdefault(_NAME, {}) if names else None
+    if not names:
+        return
+    expressions, held = written(tree), namespace.setdefault(_NAME, {})
     for name, is_text in names.items():
         if isinstance(held, dict) and name in expressions:
             expression = expressions[name]

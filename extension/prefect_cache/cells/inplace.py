@@ -147,8 +147,8 @@ def fits(value: Any, state: State) -> bool:
 
 def is_whole(state: State) -> bool:
     """Tell whether a state that was read holds all that this version asks for: another may have stored less."""
-    content = state.kind != "class" or len(state.content) == len(_class_content(type(state)))
-    return content and all(hasattr(state, one.name) for one in fields(state))
+    is_short = state.kind == "class" and len(state.content) < _PARTS_OF_A_CLASS
+    return not is_short and all(hasattr(state, one.name) for one in fields(state))
 
 
 def memory_of(value: Any) -> dict[int, bool]:
@@ -390,6 +390,9 @@ def _put_dispatcher(value: Any, content: dict[type, Any]) -> None:
     for cls, function in content.items():
         if value.registry.get(cls) is not function:
             value.register(cls, function)
+
+
+_PARTS_OF_A_CLASS: Final = 3
 
 
 def _class_content(value: type) -> tuple[dict[str, Any], tuple[type, ...], tuple[type, ...]]:

@@ -169,17 +169,19 @@ def _sets_up(dotted: str, namespace: Mapping[str, object]) -> bool:
     *words, last = dotted.split(".")
     owner = _holder(dotted.split("."), namespace) if words else namespace.get(last)
     module = owner.__name__ if isinstance(owner, ModuleType) else None
-    if not words and isinstance(owner, FunctionType | BuiltinFunctionType | type) and importable(owner):
+    if not words and _is_imported(owner):
         module = owner.__module__
     return module is not None and module.partition(".")[0] not in _PUT_BACK
 
 
 def _registers(dotted: str, namespace: Mapping[str, object]) -> bool:
     """Tell whether a function so named tells an installed library of something."""
-    owner = namespace.get(dotted)
-    if isinstance(owner, FunctionType | BuiltinFunctionType) and importable(owner):
-        return modules.origin(owner.__module__ or "") in {"installed", "python"}
-    return _is_outside(dotted, namespace)
+    return _is_imported(namespace.get(dotted)) or _is_outside(dotted, namespace)
+
+
+def _is_imported(value: object) -> bool:
+    """Tell whether this is what ``from csv import register_dialect`` gives: a package's function or class."""
+    return isinstance(value, FunctionType | BuiltinFunctionType | type) and importable(value)
 
 
 def _is_object_outside(dotted: str, namespace: Mapping[str, object]) -> bool:

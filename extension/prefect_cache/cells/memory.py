@@ -112,8 +112,9 @@ def cells(value: Any) -> Iterator[Any]:
         if is_array(block) and block.dtype.hasobject:
             yield from block.flat
     yield from (getattr(value, "attrs", None) or {}).values()
-    own = vars(value) if is_frame_or_series(value) else {}
-    yield from (own[name] for name in type(value)._metadata if name in own) if own else ()
+    if is_frame_or_series(value):
+        own = vars(value)
+        yield from (own[name] for name in value._metadata if name in own)
 
 
 def _plain(block: Any) -> Any:

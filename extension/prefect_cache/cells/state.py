@@ -358,8 +358,10 @@ def users_loggers(module: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
         return (*(handler for handler in logger.handlers if id(handler) not in packages), *logger.filters)
 
     yield "root", own(module.root)
+    application = _application()
     for name, logger, origin in found:
-        if origin in {"local", "absent"} and name != _application() and packages.isdisjoint(map(id, logger.handlers)):
+        is_users = origin in {"local", "absent"} and name != application
+        if is_users and packages.isdisjoint(map(id, logger.handlers)):
             yield name, own(logger)
 
 
