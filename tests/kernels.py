@@ -36,7 +36,7 @@ from jupyter_client import BlockingKernelClient, KernelManager
 from loopback import stay_on_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 WARM = (
     "ipykernel.kernelapp",
@@ -196,6 +196,16 @@ class Kernel:
         ran.status, ran.count = reply["status"], reply.get("execution_count", 0)
         ran.seconds = time.monotonic() - started
         return ran
+
+    def watch(self, request: str, until: Callable[[Ran], bool], *, timeout: float = 120) -> Ran:
+        """Return what the running cell has shown by the time that `until` holds of it; `collect` gets the rest."""
+        ran = Ran()
+        for kind, content in self._iopub(request, time.monotonic() + timeout):
+            ran.before(kind)
+            ran.take(kind, content)
+            if until(ran):
+                return ran
+        raise AssertionError(f"the cell ended before it had shown what was waited for:\n{ran.text}")
 
     def value(self, expression: str) -> Any:
         """Return the value of an expression in the notebook, without a trace there.

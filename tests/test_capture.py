@@ -187,10 +187,7 @@ def test_output_comes_while_the_cell_runs(tape: Kernel) -> None:
         "%%prefect_cache\nimport pathlib, time\nprint('working')\n"
         "while not pathlib.Path('go').exists():\n    time.sleep(0.01)\nprint('done')"
     )
-    while True:
-        message = tape.client.get_iopub_msg(timeout=20)
-        if message["msg_type"] == "stream" and "working" in message["content"]["text"]:
-            break
+    tape.watch(request, lambda ran: ran.stdout == "working\n")
     (tape.cwd / "go").touch()
     assert tape.collect(request).stdout == "done\n"
 

@@ -55,8 +55,7 @@ def test_a_restart_forgets_everything(start_kernel: StartKernel, tmp_path: Path,
 def test_a_running_cell_can_be_interrupted(kernel: Kernel) -> None:
     """The stop button raises KeyboardInterrupt in the cell."""
     request = kernel.submit("print('started')\nwhile True: pass")
-    while kernel.client.get_iopub_msg(timeout=10)["msg_type"] != "stream":
-        pass  # before the cell itself runs there is nothing to interrupt
+    kernel.watch(request, lambda ran: ran.stdout != "")  # before the cell itself runs there is nothing to interrupt
     kernel.interrupt()
     ran = kernel.collect(request)
     assert ran.error is not None

@@ -662,10 +662,9 @@ class TestNeighbours:
         one, other = start_kernel(), start_kernel()
         for kernel in (one, other):
             kernel.run("%load_ext prefect_cache\nimport time")
-        cell = "%%prefect_cache\nprint('on', flush=True)\ntime.sleep(3)\nv = time.time_ns()"
+        cell = "%%prefect_cache\nprint('on', flush=True)\ntime.sleep(5)\nv = time.time_ns()"
         running = one.submit(cell)
-        while one.client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
-            pass
+        one.watch(running, lambda ran: ran.stdout != "")
         waited = other.run(cell)
         one.collect(running)
         assert "waiting for" in waited.text
