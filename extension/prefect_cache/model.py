@@ -69,6 +69,8 @@ class Cell:
         Text constants that may name a file, sorted.
     environ
         Environment variables named as constants, sorted.
+    magics
+        The magics that it runs, with their signs (``"%time"``, ``"%%bash"``), sorted.
     dynamic
         Why names may be read or bound out of sight (``eval``, ``exec``, ``globals()``), in words
         that a person understands; empty where everything can be seen.
@@ -88,6 +90,7 @@ class Cell:
     imports: tuple[str, ...] = ()
     strings: tuple[str, ...] = ()
     environ: tuple[str, ...] = ()
+    magics: tuple[str, ...] = ()
     dynamic: tuple[str, ...] = ()
     weak: tuple[str, ...] = ()
 

@@ -47,6 +47,14 @@ def origin(name: str) -> Origin:
     )
 
 
+def is_importable(module: ModuleType) -> bool:
+    """Tell whether another process gets this module by importing it: it is loaded under its name, and is found."""
+    name = module.__name__
+    is_loaded = sys.modules.get(name) is module and name != "__main__"
+    # A package may make modules of its own when it is imported; what counts then is that the package is found.
+    return is_loaded and find(package_name(name)) is not None
+
+
 def _file_of(module: ModuleType) -> str | None:
     file = getattr(module, "__file__", None)
     return str(file) if file else next(iter(getattr(module, "__path__", ())), None)

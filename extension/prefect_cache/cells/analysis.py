@@ -82,6 +82,7 @@ def analyse(source: str, *, transform: Callable[[str], str] | None = None, names
         imports=_sorted(reader.imports),
         strings=_sorted(filter(may_name_file, reader.strings)),
         environ=_sorted(reader.environ),
+        magics=_sorted(reader.magics),
         dynamic=tuple(dict.fromkeys(reader.dynamic)),
         settled=_sorted(reader.settled),
         weak=_sorted(reader.reads - reader.hard),
@@ -282,6 +283,7 @@ class _Reader(ast.NodeVisitor):
         self.imports: set[str] = set()
         self.strings: set[str] = set()
         self.environ: set[str] = set()
+        self.magics: set[str] = set()
         self.dynamic: list[str] = []
         self._modules: set[str] = set()  # dotted names by which the cell knows modules that it imported
         self._transform = transform
@@ -663,7 +665,7 @@ class _Reader(ast.NodeVisitor):
         self.strings |= mentions.files | {line}
 
     def _line_magic(self, magic: str, line: str) -> None:
-        self._judge(magic, line)
+        self._judge("%", magic, line)
         if magic == "env" and "=" not in line:
             self.environ.update(line.split())
         if magic not in commands.PYTHON:
@@ -676,7 +678,7 @@ class _Reader(ast.NodeVisitor):
         self._bind_by_options(magic, options)
 
     def _cell_magic(self, magic: str, line: str, body: str) -> None:
-        self._judge(magic, line)
+        self._judge("%%", magic, line)
         self._expand(line)
         if magic in commands.PYTHON:
             _, setup = commands.without_options(magic, line)
@@ -689,7 +691,8 @@ class _Reader(ast.NodeVisitor):
             self._words_of_unknown(magic, f"{line}\n{body}")
         self._bind_by_options(magic, line)
 
-    def _judge(self, magic: str, line: str) -> None:
+    def _judge(self, sign: str, magic: str, line: str) -> None:
+        self.magics.add(f"{sign}{magic}")
         if reason := commands.reason(magic, line):
             self._unseen(reason)
 
@@ -741,7 +744,8 @@ class _Reader(ast.NodeVisitor):
             self._held.append(later)
 
     def visit_FunctionDef(self, node: _Function) -> None:
-        self._all(*node.decorator_list, *_defaults(node.args))
+        self._decorated(node)
+        self._all(*_defaults(node.args))
         with self._type_parameters(node):
             self._all(*_annotations(node))
             later = self._body_of(node.args, node.body)
@@ -753,7 +757,7 @@ class _Reader(ast.NodeVisitor):
     visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._all(*node.decorator_list)
+        self._decorated(node)
         with self._type_parameters(node):
             self._all(*node.bases, *node.keywords)
             shared = _Locals.of(node.body).shared
@@ -762,6 +766,12 @@ class _Reader(ast.NodeVisitor):
         if node.decorator_list or node.bases or node.keywords:
             self._release()
         self._bind(node.name)
+
+    def _decorated(self, node: _Function | ast.ClassDef) -> None:
+        for decorator in node.decorator_list:
+            if not isinstance(decorator, ast.Call) and (reason := lasting.call(dotted_name(decorator))):
+                self._unseen(reason)  # @atexit.register calls it
+        self._all(*node.decorator_list)
 
     @contextmanager
     def _type_parameters(self, node: ast.AST) -> Iterator[None]:

@@ -70,6 +70,8 @@ class CodeFacts:
     """Global names that the code binds or deletes."""
     sets: tuple[str, ...]
     """Attributes of global names that the code sets or deletes: ``cfg.limit``."""
+    commands: tuple[tuple[str, str], ...]
+    """The magics that the code runs, with their signs, and the line of each."""
 
 
 MOST_FACTS = 20_000
@@ -122,6 +124,7 @@ def _read(code: types.CodeType) -> CodeFacts:
         dynamic=_union(sorted(_dynamic(steps, names)), *(f.dynamic for f in inner)),
         stores=_union([s.argval for s in steps if s.opname in _STORING], *(f.stores for f in inner)),
         sets=_union(_sets(steps), *(f.sets for f in inner)),
+        commands=_union(_commands(steps), *(f.commands for f in inner)),
     )
 
 
@@ -223,6 +226,19 @@ def _environ(steps: Sequence[dis.Instruction]) -> list[str]:
         if step.argval in ("environ", "getenv") and step.opname in _GLOBAL_OPS | _ATTRIBUTE_OPS:
             consts = [s.argval for s in steps[at + 1 : at + 5] if s.opname == "LOAD_CONST"]
             found += [c for c in consts[:1] if isinstance(c, str)]
+    return found
+
+
+_SIGNS = {"run_line_magic": "%", "run_cell_magic": "%%"}
+
+
+def _commands(steps: Sequence[dis.Instruction]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for at, step in enumerate(steps):
+        if step.opname in _ATTRIBUTE_OPS and step.argval in _SIGNS:
+            texts = [s.argval if s.opname == "LOAD_CONST" else "" for s in steps[at + 1 : at + 3]]
+            magic, line = (text if isinstance(text, str) else "" for text in texts)
+            found.append((f"{_SIGNS[step.argval]}{magic}", line))
     return found
 
 

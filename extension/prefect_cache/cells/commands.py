@@ -219,8 +219,16 @@ def bound_by_options(magic: str, line: str) -> set[str]:
     return set()
 
 
+def is_known(magic: str) -> bool:
+    """Tell whether this file says what a magic of this name does."""
+    return magic in {*PYTHON, *INERT, *SCRIPTS, *OUT_OF_SIGHT, *CHANGES_IPYTHON}
+
+
 def reason(magic: str, line: str) -> str:
-    """Return why a hit cannot stand for this magic, or an empty text."""
+    """Return why a hit cannot stand for this magic, which may stand with its sign, or an empty text."""
+    magic = magic.lstrip("%")
+    if not magic:
+        return "it runs a magic whose name is only known while the cell runs"
     if magic in OUT_OF_SIGHT:
         return OUT_OF_SIGHT[magic]
     if magic in CHANGES_IPYTHON:

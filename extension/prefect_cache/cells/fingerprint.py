@@ -32,6 +32,8 @@ from prefect_cache.cells import (
     arrays,
     code,
     columns,
+    commands,
+    ipython,
     lasting,
     leaves,
     named,
@@ -400,6 +402,22 @@ class Fingerprinter:
             made = self._fingerprint(value, (("module", module), ("attr", name)))
             self._put(Part("state", label, made.digest, truncated(repr(value), 200)))
 
+    def add_magics(self, magics: Iterable[str]) -> None:
+        """Take in what magics call (``"%name"``, ``"%%name"``), where they are the notebook's own.
+
+        Raises
+        ------
+        Unfingerprintable
+            Where nobody can tell what one does.
+        """
+        for magic in magics:
+            called = ipython.users_magic(magic)
+            if called is not None and magic not in self._followed:
+                self._followed.add(magic)
+                made = self._fingerprint(called, ())
+                self._put(Part("function", magic, made.digest, made.detail))
+        self._drain()
+
     def take(self, value: object) -> Fingerprint:
         """Return the fingerprint of a value that no name need stand for."""
         made = self._fingerprint(value, ())
@@ -435,6 +453,10 @@ class Fingerprinter:
         self.dynamic += [f"{function.__qualname__} uses {what}" for what in facts.dynamic]
         if is_written:  # and not one of the methods that attrs, say, generates, with globals of their own
             self.dynamic += [f"{function.__qualname__}: {what}" for what in _lasting(facts, function.__globals__)]
+        self.dynamic += [
+            f"{function.__qualname__}: {what}" for what in itertools.starmap(commands.reason, facts.commands) if what
+        ]
+        self.add_magics(magic for magic, _ in facts.commands)
         self._notes.texts.update(facts.strings)
         self._see_environment(facts.environ)
         if where is None:

@@ -37,13 +37,12 @@ import itertools
 import math
 import pickle
 import re
-import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from prefect_cache import codecs
+from prefect_cache import codecs, modules
 from prefect_cache.cells import inplace, memory
 from prefect_cache.cells.fingerprint import resolve
 from prefect_cache.cells.named import found_by_name
@@ -633,8 +632,8 @@ def _is_shared_by_nature(value: object) -> bool:
 
 def _is_tabular(cls: type) -> bool:
     # Asked of every object in a pickle: most are of classes that no library of tables made.
-    modules = (base.__module__ for base in cls.__mro__)
-    return any(name.partition(".")[0] in _TABULAR and not name.startswith("numpy.random") for name in modules)
+    homes = (base.__module__ for base in cls.__mro__)
+    return any(modules.package_name(home) in _TABULAR and not home.startswith("numpy.random") for home in homes)
 
 
 def _is_inert(value: Any) -> bool:
@@ -663,11 +662,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _module(value: object) -> Reference | None:
-    if (
-        isinstance(value, types.ModuleType)
-        and sys.modules.get(value.__name__) is value
-        and value.__name__ != "__main__"
-    ):
+    if isinstance(value, types.ModuleType) and modules.is_importable(value):
         return ("module", value.__name__)
     return None
 

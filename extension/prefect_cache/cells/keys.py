@@ -47,6 +47,7 @@ def key_for(
         n for n in dict.fromkeys([*cell.reads, *options.inputs]) if n not in options.ignore and _is_input(n, namespace)
     ]
     inputs = [_input(found, n, namespace) for n in names if n not in cell.weak or n in options.inputs]
+    found.add_magics(cell.magics)
     imported = [name.partition(".")[0] for name in cell.imports]
     packages = found.add_installed(cell.tree, ["builtins", *_RESTORING, *imported])
     reached = found.parts()

@@ -47,6 +47,12 @@ _REGISTERING: Final = ("register", "unregister")
 _SETTING: Final = ("set_", "use_", "enable", "disable")
 """How the functions begin by which a library's settings are made: ``xr.set_options(...)``, ``theme.enable(...)``."""
 
+_ARRANGING: Final = ("set", "install", "init", "patch", "unpatch", "activate", "configure", "autolog", "extension")
+"""How those begin that are called for nothing else, by themselves: ``calendar.setfirstweekday(6)``, ``rich.install()``.
+
+As a part of something larger they would be functions like others: ``setdiff1d(a, b)``.
+"""
+
 _PUT_BACK: Final = frozenset({"pandas", "numpy", "matplotlib", "seaborn", "sklearn", "warnings", "decimal", "random"})
 """Packages whose settings and generators :mod:`prefect_cache.cells.state` puts back, but for those of `CALLS`."""
 
@@ -66,7 +72,7 @@ def calls(tree: ast.AST, namespace: Mapping[str, object]) -> Iterator[tuple[str,
     for how, dotted, node in _touched(tree):
         if isinstance(node, ast.Call) and how != "sets" and _OUTSIDE[how](dotted, namespace):
             yield _about(how, dotted, node), node
-    for node in ast.walk(tree):
+    for node in _walked(tree):
         if isinstance(node, ast.Call) and call(dotted := dotted_name(node.func)):
             yield f"{dotted}()", node
 
@@ -111,32 +117,47 @@ _CONTAINERS: Final = (dict, list, set, bytearray)
 def _touched(tree: ast.AST) -> Iterator[tuple[Literal["sets", "registers", "sets up", "told"], str, ast.AST]]:
     """Yield what code changes by name.
 
-    ``a.b = ...`` and ``a.b[...] = ...``, ``a.register(...)``, ``a.set_options(...)``, ``a.b.tell(...)``.
+    ``a.b = ...`` and ``a.b[...] = ...``, ``a.register(...)``, ``a.set_options(...)``; and ``a.b.tell(...)`` that stands
+    by itself, as ``alt.theme.enable("dark")`` does: it is there for what it does.
     """
     for_a_while: set[ast.AST] = set()
-    for node in ast.walk(tree):  # which comes to a `with` before it comes to what that enters
+    by_themselves: set[ast.AST] = set()
+    for node in _walked(tree):
         if isinstance(node, ast.With):
             for_a_while.update(item.context_expr for item in node.items)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            by_themselves.add(node.value)
+            if "." in (name := dotted_name(node.value.func)):
+                yield "told", name, node.value
         elif isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
             yield "sets", dotted_name(node), node
         elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
             yield "sets", dotted_name(node.value) + _ITEM, node
-        elif isinstance(node, ast.Call):
-            name = dotted_name(node.func)
-            if name in {"setattr", "delattr"} and node.args and (owner := dotted_name(node.args[0])):
-                yield "sets", f"{owner}.{_text(node.args[1:2])}", node
-            elif name.rpartition(".")[2].startswith(_REGISTERING):
-                yield "registers", name, node
-            elif name.rpartition(".")[2].startswith(_SETTING) and node not in for_a_while:
-                yield "sets up", name, node
-        elif (told := _told(node)) is not None:
-            yield "told", dotted_name(told.func), told
+        elif isinstance(node, ast.Call) and (how := _done_by_call(node, alone=node in by_themselves)):
+            if how == "sets":
+                yield how, f"{dotted_name(node.args[0])}.{_text(node.args[1:2])}", node
+            elif how == "registers" or node not in for_a_while:
+                yield how, dotted_name(node.func), node
 
 
-def _told(node: ast.AST) -> ast.Call | None:
-    """Return a call that stands by itself, as in ``alt.theme.enable("dark")``: it is there for what it does."""
-    call = node.value if isinstance(node, ast.Expr) else None
-    return call if isinstance(call, ast.Call) and "." in dotted_name(call.func) else None
+def _done_by_call(node: ast.Call, *, alone: bool) -> Literal["sets", "registers", "sets up", ""]:
+    name = dotted_name(node.func)
+    if name in {"setattr", "delattr"} and node.args and dotted_name(node.args[0]):
+        return "sets"
+    last = name.rpartition(".")[2]
+    if last.startswith(_REGISTERING):
+        return "registers"
+    return "sets up" if last.startswith(_SETTING) or (alone and last.startswith(_ARRANGING)) else ""
+
+
+def _walked(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk code from the outside in; a decorator is a call of it: ``@atexit.register`` calls ``atexit.register``."""
+    for node in ast.walk(tree):
+        yield node
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            for decorator in node.decorator_list:
+                if not isinstance(decorator, ast.Call):
+                    yield ast.Call(decorator, [ast.Name(node.name)], [])
 
 
 def _text(nodes: Sequence[ast.expr]) -> str:
@@ -160,8 +181,7 @@ def is_outside(words: Sequence[str], namespace: Mapping[str, object]) -> bool:
 
 def _is_outside(dotted: str, namespace: Mapping[str, object]) -> bool:
     owner = _holder(dotted.split("."), namespace)
-    # Plain data that a module holds is changed in place again, as the notebook's own is.
-    return owner is not None and not (dotted.endswith(_ITEM) and type(owner) in _CONTAINERS)
+    return owner is not None and not (dotted.endswith(_ITEM) and _is_data(owner, dotted, namespace))
 
 
 def _sets_up(dotted: str, namespace: Mapping[str, object]) -> bool:
@@ -186,13 +206,21 @@ def _is_imported(value: object) -> bool:
 
 def _is_object_outside(dotted: str, namespace: Mapping[str, object]) -> bool:
     """Tell whether a method so named is that of an object which an installed module or class holds."""
-    words = dotted.split(".")
-    owner = _holder(words, namespace)
+    owner = _holder(dotted.split("."), namespace)
     is_no_object = isinstance(owner, ModuleType | type | FunctionType | BuiltinFunctionType)
-    if owner is None or is_no_object or type(owner) in _CONTAINERS:
+    if owner is None or is_no_object or _is_data(owner, dotted, namespace):
         return False
-    module = namespace[words[0]]
-    return not (isinstance(module, ModuleType) and module.__name__ == "sys")  # its streams: what is written is shown
+    return not _is_of_sys(dotted, namespace) or type(owner) in _CONTAINERS  # its streams: what is written is shown
+
+
+def _is_data(owner: object, dotted: str, namespace: Mapping[str, object]) -> bool:
+    """Tell whether this is plain data that a module holds, which is changed in place again as the notebook's own is."""
+    return type(owner) in _CONTAINERS and not _is_of_sys(dotted, namespace)
+
+
+def _is_of_sys(dotted: str, namespace: Mapping[str, object]) -> bool:
+    """Tell whether the process itself holds what is named so: ``sys.modules``, ``sys.meta_path``."""
+    return namespace[dotted.partition(".")[0]] is sys
 
 
 _OUTSIDE: Final = {"sets": _is_outside, "registers": _registers, "sets up": _sets_up, "told": _is_object_outside}

@@ -20,7 +20,7 @@ import contextlib
 import functools
 import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache import modules
 from prefect_cache.cells import lasting
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     Place = tuple[str, str]
     """A module, and the way from there to an attribute: ``("pandas.core.frame", "DataFrame.cleaned")``."""
+
+_LOADED: Final = ("sys", "modules")
+"""What the process has loaded is no input: cells count the modules that they name."""
 
 ABSENT = object()
 """Stands for an attribute that is not there."""
@@ -51,7 +54,8 @@ class Patches:
             names = [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
             self.called[about] = (ast.unparse(node), tuple(namespace.get(name) for name in names))
         for dotted in lasting.settings(tree):
-            if (place := _place(dotted.split("."), namespace)) is not None:
+            place = _place(dotted.split("."), namespace)
+            if place is not None and place != _LOADED:
                 self._noted[place] = None
 
     def found(self, packages: Iterable[str]) -> dict[Place, object]:

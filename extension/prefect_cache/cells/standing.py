@@ -6,6 +6,7 @@
 * The handlers and filters of loggers: they hold locks and streams. What they are is a part of each key.
 * The figures that pyplot has open, into which ``plt.plot`` draws: a backend that shows figures below cells closes
   them at each cell's end, others do not. While one is open, nothing is known of cells that may draw.
+* The magics that IPython knows: those of the notebook's own (``@register_line_magic``) count by what they call.
 
 A cell that changes one of these is a bypass.
 """
@@ -21,7 +22,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from prefect_cache import modules
-from prefect_cache.cells import state
+from prefect_cache.cells import ipython, state
 from prefect_cache.cells.fingerprint import fingerprint
 from prefect_cache.digests import combine
 from prefect_cache.errors import Unfingerprintable
@@ -189,7 +190,21 @@ def _needs_matplotlib(package: str) -> bool:
     return any(re.match(r"matplotlib\b", one) and "extra" not in one for one in needed)
 
 
-_KEEPERS: tuple[_Keeper, ...] = (_Connection(), _Handlers(), _Figures())
+class _Magics:
+    """The magics that IPython did not come with."""
+
+    def held(self) -> dict[str, Any]:
+        return {magic: id(found) for magic, found in ipython.magics().items()}
+
+    def parts(self, packages: Collection[str], texts: Collection[str]) -> Iterator[Part]:  # noqa: ARG002
+        yield from ()  # those that a cell runs are inputs of it, see cells.ipython
+
+    def changed(self, before: Mapping[str, Any], now: Mapping[str, Any], namespace: Mapping[str, object]) -> str:  # noqa: ARG002
+        name = next(name for name in {**now, **before} if before.get(name) != now.get(name))
+        return f"it defines or removes the magic {name}, which a hit could not do again"
+
+
+_KEEPERS: tuple[_Keeper, ...] = (_Connection(), _Handlers(), _Figures(), _Magics())
 
 
 def held() -> list[dict[str, Any]]:

@@ -202,7 +202,11 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _refuse_handles(value: Any) -> None:
-    """Raise :class:`Unstorable` for what belongs to an open file."""
+    """Raise :class:`Unstorable` for what belongs to an open file, or to no file at all."""
+    if isinstance(value, types.ModuleType) and not modules.is_importable(value):
+        raise Unstorable(
+            f"{value.__name__} is a module that cannot be imported", remedy="write it to a file, and import that"
+        )
     if isinstance(value, _FILES) and not value.closed and value not in {sys.stdout, sys.stderr}:
         raise Unstorable("an open file cannot be stored", remedy="close it in the cell: `with open(...) as ...`")
     if type(value).__name__ == "memmap" and getattr(value, "_mmap", None) is not None:
