@@ -7,6 +7,7 @@ import gc
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -202,6 +203,14 @@ class TestRetries:
         value, facts = run(body, retries=2, retry_delay=0.2)
         assert (value, facts["run_count"], facts["state"]) == ("done", 3, "Completed")
         assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(calls))
+
+    def test_pauses_between_tries_are_not_drawn_from_the_notebooks_generator(self):
+        run(lambda: None)  # which loads Prefect
+        from prefect.utilities.math import clamped_poisson_interval
+
+        before = random.getstate()
+        assert clamped_poisson_interval(1.0) > 0
+        assert random.getstate() == before
 
     def test_the_last_failure_comes_out(self):
         calls = []

@@ -33,7 +33,7 @@ from prefect_cache.cells import effects, lasting, loaded, observe, randomness, s
 from prefect_cache.cells.analysis import analyse, tree_digest
 from prefect_cache.cells.effects import Before, Effects, Replay
 from prefect_cache.cells.graph import GraphWriter
-from prefect_cache.cells.keys import changed_files, held, key_for, name_digest
+from prefect_cache.cells.keys import changed_files, held, key_for, name_digest, named
 from prefect_cache.cells.patched import PATCHES
 from prefect_cache.cells.state import Watch
 from prefect_cache.codecs.pickled import compiled_as
@@ -563,10 +563,19 @@ class Session:
         done: Effects,
         because: str,
     ) -> Entry:
-        observed = (*ran.held, *cast("observe.Observer", ran.observer).observed, *done.depends)
+        observer = cast("observe.Observer", ran.observer)
+        known = {*before.reached, *options.ignore, *(seen.name for seen in ran.held)}
+        asked = [name for name in sorted(observer.evaluated - known) if not before.hidden(name)]
+        observed = (*ran.held, *named(asked, self.namespace), *observer.observed, *done.depends)
         with self.store.draft(key.digest) as draft:
             outputs, told = effects.write(
-                done, before, self.namespace, draft.path, shelf=self.store.shelf(), progress=self.shell.progress
+                done,
+                before,
+                self.namespace,
+                draft.path,
+                verified=asked,
+                shelf=self.store.shelf(),
+                progress=self.shell.progress,
             )
             manifest = Manifest(
                 format=FORMAT,

@@ -30,6 +30,7 @@ import dataclasses
 import inspect
 import logging
 import os
+import random
 import re
 import sys
 import threading
@@ -166,8 +167,12 @@ def _import_prefect() -> None:
     with _logging_left_alone(), _unreported():
         import prefect.main
         import prefect.task_engine
-        import prefect.tasks  # noqa: F401
+        import prefect.tasks
+        import prefect.utilities.math
 
+    # How long it waits between two tries, Prefect (3.8) draws from the process's generator, on threads of its own as
+    # well: what a notebook has seeded would give other numbers from then on.
+    prefect.utilities.math.random = random.Random()  # type: ignore[assignment,attr-defined]  # noqa: S311
     _client()
     _sides(_settings().settings)
 

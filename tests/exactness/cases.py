@@ -53,6 +53,14 @@ def named(labels: pd.Index | list[Any]) -> pd.DataFrame:
     return pd.DataFrame(np.arange(2 * len(labels), dtype=float).reshape(2, -1), columns=labels)
 
 
+def with_attributes(value: pd.DataFrame | pd.Series | None = None, **own: object) -> pd.DataFrame | pd.Series:
+    """Return a frame or Series that somebody has given attributes of its own, which pandas' pickles forget."""
+    value = pd.DataFrame({"a": [1, 2]}) if value is None else value
+    for name, held in own.items():
+        object.__setattr__(value, name, held)
+    return value
+
+
 def with_attrs(**attrs: object) -> pd.DataFrame:
     """Return a frame with attributes."""
     frame = pd.DataFrame({"a": [1, 2]})
@@ -210,6 +218,8 @@ CASES: dict[str, Callable[[], object]] = {
     "frame wide": lambda: pd.DataFrame(np.arange(3000.0).reshape(3, 1000)),
     "frame flags": lambda: pd.DataFrame({"a": [1]}).set_flags(allows_duplicate_labels=False),
     # ---- attributes
+    "attributes": lambda: with_attributes(name="orders", nested={"k": [1]}, large=np.arange(1000)),
+    "attributes of a Series": lambda: with_attributes(pd.Series([1.0, 2.0], name="s"), unit="m", index_of=("a", 1)),
     "attrs plain": lambda: with_attrs(source="x.csv", version=3),
     "attrs tuple": lambda: with_attrs(shape=(1, 2), nested={"t": (3, [4])}),
     "attrs int keys": lambda: with_attrs(map={1: "a", None: "b"}),

@@ -143,6 +143,8 @@ def _bits(array: np.ndarray) -> bytes:
 
 def _labels(one: Any, two: Any, where: str) -> None:
     same(dict(one.attrs), dict(two.attrs), f"{where}.attrs")
+    given = [{k: v for k, v in vars(x).items() if k[0] != "_" and not hasattr(type(x), k)} for x in (one, two)]
+    same(*given, f"{where}'s own attributes")
     same(one.flags.allows_duplicate_labels, two.flags.allows_duplicate_labels, f"{where}.flags")
     for name in one._metadata:
         if name not in {"_name", "name"}:

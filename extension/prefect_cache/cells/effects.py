@@ -361,11 +361,13 @@ def write(
     namespace: Mapping[str, object],
     folder: Path,
     *,
+    verified: Collection[str] = (),
     shelf: Shelf | None = None,
     progress: Progress | None = None,
 ) -> tuple[tuple[Output, ...], dict[str, Json]]:
     """Write a run's effects into files of `folder`; return the files and what the manifest says of them.
 
+    `verified` are further names that a hit will find as they are now: what they stand for may be referred to.
     `shelf` and `progress` are as in :meth:`~prefect_cache.cells.graph.GraphWriter.write`.
 
     Raises
@@ -373,7 +375,8 @@ def write(
     Unstorable
         Where something cannot be kept; its ``name`` is the variable.
     """
-    known = {**_in_modules(effects.imports), **before.known()}
+    also = {id(namespace[name]): ((("name", name),), namespace[name]) for name in verified if name in namespace}
+    known = {**also, **_in_modules(effects.imports), **before.known()}
     graph = GraphWriter(namespace, known, before.strangers(known.keys()))
     for name, value in effects.bound.items():
         graph.add(name, value)

@@ -27,7 +27,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from prefect_cache.cells.code import is_dispatcher, registered_with
-from prefect_cache.codecs.instances import attributes, is_of_python, own_dict, slots
+from prefect_cache.codecs.instances import (
+    attributes,
+    frame_attributes,
+    is_of_python,
+    own_dict,
+    put_frame_attributes,
+    slots,
+)
 from prefect_cache.errors import Unstorable, with_article
 
 if TYPE_CHECKING:
@@ -265,6 +272,7 @@ def _shallow(value: Any) -> Any:
 def _with_its_own(content: Any, value: Any) -> Any:
     """Give a copy of a pandas object what pandas copies with it, but the notebook may hold elsewhere as well."""
     object.__setattr__(content, "_attrs", dict(value._attrs))
+    put_frame_attributes(content, frame_attributes(value))
     content._mgr.axes = [*value._mgr.axes]
     return content
 
@@ -281,6 +289,7 @@ def _put_pandas(value: Any, state: State) -> None:
     object.__setattr__(
         value, "_flags", value.flags.__class__(value, allows_duplicate_labels=new.flags.allows_duplicate_labels)
     )
+    put_frame_attributes(value, frame_attributes(new))
     if "_name" in vars(new):
         object.__setattr__(value, "_name", new._name)
     for clear in ("_clear_item_cache", "_reset_cache"):

@@ -20,7 +20,7 @@ from prefect_cache.errors import Unfingerprintable
 from prefect_cache.model import FORMAT, Cell, Key, Observed, Options, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 ABSENT = combine("absent")
 """The digest of a name, variable or file that is not there."""
@@ -75,6 +75,17 @@ def held(cell: Cell, namespace: Mapping[str, object], options: Options, found: F
     names = [n for n in cell.weak if n in namespace and n not in options.ignore and n not in options.inputs]
     for name in names:
         _input(found, name, namespace)
+    return named(names, namespace)
+
+
+def named(names: Iterable[str], namespace: Mapping[str, object]) -> tuple[Observed, ...]:
+    """Return what names stand for now, to be verified before a hit.
+
+    Raises
+    ------
+    Unfingerprintable
+        Where one of the values has no digest.
+    """
     return tuple(Observed("name", name, name_digest(namespace, name)) for name in names)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_cache.cells.inplace import blocks_of, is_frame_or_series
 from prefect_cache.cells.named import asked
+from prefect_cache.codecs.instances import frame_attributes
 from prefect_cache.errors import Damaged, Unstorable, with_article
 
 if TYPE_CHECKING:
@@ -60,12 +61,13 @@ def exporting(values: Iterable[object]) -> set[type]:
     """Return the types of objects in whose memory others may lie, of those that are no arrays and no frames.
 
     Such as torch's tensors, by DLPack, the protocol by which libraries of arrays give each other their memory; the
-    subclasses of arrays; and the records of structured arrays.
+    subclasses of arrays; the records of structured arrays; and Pillow's images, which may lie in an array's memory.
     """
     numpy = sys.modules.get("numpy")
     plain, record = (None, None) if numpy is None else (numpy.ndarray, numpy.void)
     kinds = set(map(type, values))
     found = {cls for cls in kinds if (hasattr(cls, "__dlpack__") and cls is not plain) or cls is record}
+    found |= set(filter(_is_image, kinds))
     return {cls for cls in found if cls.__module__.partition(".")[0] != "pyarrow"}  # which is never written to
 
 
@@ -78,6 +80,9 @@ def exported(value: Any) -> Iterator[Extent]:
         Where its memory cannot be looked at, or it remembers more than its pickles do.
     """
     kind = type(value).__name__
+    if _is_image(type(value)):
+        yield from _pixels(value)
+        return
     numpy = sys.modules["numpy"]
     if isinstance(value, numpy.ndarray):
         yield from _extent(value.view(numpy.ndarray), value, -1)
@@ -103,6 +108,23 @@ def exported(value: Any) -> Iterator[Extent]:
     yield from _extent(array, value, -1)
 
 
+def _is_image(cls: type) -> bool:
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and issubclass(cls, pillow.Image)
+
+
+def _pixels(image: Any) -> Iterator[Extent]:
+    if not image.readonly:  # it has memory of its own, or will before it is written to
+        return
+    import pyarrow as pa
+
+    try:
+        pixels = pa.array(image).buffers()[-1]
+    except Exception as error:  # Pillow before 11.3 does not tell; an image that is not read yet raises anything
+        raise Unstorable("an image may lie in the memory of an array", remedy="store image.copy()") from error
+    yield Extent(pixels.address, pixels.address + pixels.size, image, image)
+
+
 def cells(value: Any) -> Iterator[Any]:
     """Yield the objects in an object array, or in the object columns, attrs and attributes of a pandas object."""
     if is_array(value):
@@ -113,8 +135,7 @@ def cells(value: Any) -> Iterator[Any]:
             yield from block.flat
     yield from (getattr(value, "attrs", None) or {}).values()
     if is_frame_or_series(value):
-        own = vars(value)
-        yield from (own[name] for name in value._metadata if name in own)
+        yield from frame_attributes(value).values()
 
 
 def _plain(block: Any) -> Any:

@@ -3,6 +3,8 @@
 Python's audit events tell of opened files, listed folders, files made and removed; stand-ins for a few functions
 of ``os`` tell who asked whether a file exists, when it changed, where we are and what an environment
 variable holds; the kernel tells what native readers and other programs opened (:mod:`~prefect_cache.cells.watch`).
+Of texts that a library evaluates (the formula in ``smf.ols("y ~ squared(x)", df)``) the code tells which names it asks
+for.
 
 What the kernel tells has no sender: an editor or the Jupyter server may have opened a file as well. So an
 opening that Python did not see counts where the cell may be behind it: the file is no program text or notebook, or the
@@ -14,16 +16,20 @@ from __future__ import annotations
 
 import functools
 import glob
+import importlib.metadata
+import itertools
 import os
 import re
 import shlex
 import sys
 import threading
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from prefect_cache import digests
+from prefect_cache import digests, modules
 from prefect_cache.cells import disk, places
+from prefect_cache.cells.code import code_facts
 from prefect_cache.cells.randomness import NAMES, UNSEEDED, WATCH
 from prefect_cache.cells.standins import StandIn, put_originals_back
 from prefect_cache.cells.trace import Contradiction, Trace
@@ -32,7 +38,7 @@ from prefect_cache.model import Change, Observed, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
-    from types import TracebackType
+    from types import FrameType, TracebackType
     from typing import Self
 
     from prefect_cache.cells.trace import Seen
@@ -48,8 +54,11 @@ MAX_FILES = 2000
 MAX_NAMES = 2000
 """Of so many texts, those that look most like names of files, it is tried whether there is such a file."""
 
-VOLATILE = ("JPY_", "PREFECT_", "KERNEL_", "PYDEVD_", "COLUMNS", "LINES")
-"""Environment variables that say which kernel this is, not what it computes; read by the tools around it."""
+VOLATILE = ("JPY_", "PREFECT_", "KERNEL_", "PYDEVD_", "COLUMNS", "LINES", "_RJEM_")
+"""Environment variables that say which kernel this is, not what it computes; read by the tools around it.
+
+The last is how polars tells its allocator what to do, when it is imported.
+"""
 
 ENVIRONMENT = "the environment of programs that it starts"
 """The name of what is observed where a cell starts a program, which inherits all variables."""
@@ -90,6 +99,9 @@ class Observer:
         Why nothing may be stored, or an empty text.
     notes
         What the user should know.
+    evaluated
+        Names of the notebook that texts asked for which somebody evaluated, where they stood for what they stood for
+        when the block began.
     """
 
     def __init__(
@@ -104,9 +116,11 @@ class Observer:
         self.observed: tuple[Observed, ...] = ()
         self.tainted = ""
         self.notes: tuple[str, ...] = ()
+        self.evaluated: set[str] = set()
         self._strings = sorted(set(strings), key=_unlikely)[:MAX_NAMES]
         self._files = sorted(set(files))
         self._namespace = namespace
+        self._held = dict(namespace or {})
         self._names = frozenset(names)
         self._threads = frozenset[threading.Thread]()
         self._trace = Trace(self._strings, places.ignored(str(store_root.absolute()) if store_root else None))
@@ -291,6 +305,13 @@ class Observer:
         name = name.partition(".")[0]
         if module == "__main__" and name not in self._names:
             self.fail(f"it unpickles what {name} stands for; let the cell depend on it with --inputs {name}")
+
+    def ran(self, code: CodeType) -> None:
+        """Note the names that evaluated code asks for."""
+        for name in {read.name for read in code_facts(code).reads}:
+            # A name that the cell itself has bound since the block began is no input.
+            if name in self._held and (self._namespace or {}).get(name, self) is self._held[name]:
+                self.evaluated.add(name)
 
     def fail(self, reason: str) -> None:
         """Note that the run cannot be stored."""
@@ -589,9 +610,26 @@ def _is_called_by(names: frozenset[str]) -> bool:
     return sys._getframe(4).f_code.co_name in names  # noqa: SLF001 - no other way to a caller
 
 
+_IMPORTLIB: Final = "<frozen importlib"
+_METADATA: Final = os.path.dirname(importlib.metadata.__file__) + os.sep
+
+
 def _is_importing() -> bool:
     """Tell whether an audit event comes out of the import system; to be called by a handler."""
-    return sys._getframe(4).f_code.co_filename.startswith("<frozen importlib")  # noqa: SLF001 - as above
+    asking = sys._getframe(4)  # noqa: SLF001 - as above
+    if not asking.f_code.co_filename.startswith(_METADATA):
+        return asking.f_code.co_filename.startswith(_IMPORTLIB)
+    # A package may look, when it is imported, which others are installed, and looks into all folders of sys.path then.
+    callers = list(itertools.dropwhile(lambda frame: frame.f_code.co_filename.startswith(_METADATA), _stack(asking)))
+    name, file = callers[0].f_globals.get("__name__", ""), callers[0].f_code.co_filename
+    is_import = any(frame.f_code.co_filename.startswith(_IMPORTLIB) for frame in callers)
+    return is_import and modules.origin_of_file(name, file) != "local"
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def _on_open(observer: Observer, path: object, _mode: object, flags: object = 0) -> None:
@@ -695,7 +733,17 @@ def _on_library(observer: Observer, path: object) -> None:
         observer.opened(path, os.O_RDONLY)
 
 
+_ANALYSED: Final = ("<ipython-input", "<timed ", "<magic-", "<frozen ", "<cell>")
+"""How code is named that was read before it ran: that of cells and of IPython's magics, and Python's own."""
+
+
+def _on_exec(observer: Observer, code: object) -> None:
+    if isinstance(code, CodeType) and code.co_filename.startswith("<") and not code.co_filename.startswith(_ANALYSED):
+        observer.ran(code)
+
+
 _HANDLERS: dict[str, Callable[..., None]] = {
+    "exec": _on_exec,
     "open": _on_open,
     "os.listdir": _on_list,
     "os.scandir": _on_list,

@@ -23,7 +23,7 @@ from prefect_cache import modules
 from prefect_cache.cells import leaves
 from prefect_cache.cells.named import bound_in_module, by_name, importable, kind_name
 from prefect_cache.cells.walk import Shape, Walk, truncated
-from prefect_cache.codecs.instances import contents, has_own_pickles
+from prefect_cache.codecs.instances import contents, has_own_pickles, is_not_yet_pickled
 from prefect_cache.codecs.pickled import TYPE_PARAMETER_OPTIONS
 from prefect_cache.digests import Hasher, combine, digest
 from prefect_cache.errors import Unfingerprintable, with_article
@@ -422,12 +422,16 @@ def instance(value: object, walk: Walk) -> Shape:
         marker = not state and importable(cls)  # such as dataclasses.MISSING: one for all
         shape = Shape(combine("state"), mutable=not marker, detail=_attribute_detail(cls, state))
         return _with_state(shape, value, state, [], walk)
-    if modules.origin(cls.__module__) == "local" and has_own_pickles(cls):
+    if is_not_yet_pickled(cls) or _pickles_itself(cls):
         # A cell sees more of an object than its class would pickle.
         state = dict(_readable(value, walk))
         shape = Shape(combine("state"), mutable=True, detail=_attribute_detail(cls, state))
         return _with_state(shape, value, state, [], walk)
     return _reduced(value, walk)
+
+
+def _pickles_itself(cls: type) -> bool:
+    return modules.origin(cls.__module__) == "local" and has_own_pickles(cls)
 
 
 def _readable(value: object, walk: Walk) -> Iterator[tuple[str, object]]:

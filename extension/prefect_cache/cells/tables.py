@@ -14,6 +14,7 @@ from prefect_cache.cells.arrays import array_digest, dtype_text, numpy, row_dige
 from prefect_cache.cells.columns import column_digest, put_masked, table_detail, type_text
 from prefect_cache.cells.pieces import Pieces
 from prefect_cache.cells.walk import Shape, Walk, truncated
+from prefect_cache.codecs.instances import frame_attributes
 from prefect_cache.digests import Hasher, combine
 
 if TYPE_CHECKING:
@@ -282,30 +283,13 @@ def _label(name: object) -> str:
     return truncated(name if isinstance(name, str) else repr(name), 60)
 
 
-_KNOWN = {
-    "_mgr",
-    "_item_cache",
-    "_attrs",
-    "_flags",
-    "_is_copy",
-    "_cacher",
-    "_name",
-    "_index",
-    "_cache",
-    "_typ",
-    "_metadata",
-}
-"""What pandas itself keeps in an object's ``__dict__``."""
-
-
 def _put_extras(pieces: Pieces, value: Any) -> None:
     """Append what an object carries beside its data: attrs, flags, a subclass and its attributes."""
     pieces.own(str(value.flags.allows_duplicate_labels))
     if value.attrs:
         pieces.part(("attr", "_attrs"), value._attrs)  # noqa: SLF001 - the property makes a dict where there is none
-    extra = {k: v for k, v in vars(value).items() if k not in _KNOWN}
-    extra |= {k: getattr(value, k) for k in value._metadata if k not in _KNOWN and hasattr(value, k)}  # noqa: SLF001
-    pieces.attributes(extra)
+    listed = {k: getattr(value, k) for k in value._metadata if k != "_name" and hasattr(value, k)}  # noqa: SLF001
+    pieces.attributes({**frame_attributes(value), **listed})
     if not _is_pandas(type(value)):
         pieces.own(named.kind_name(type(value)))
         pieces.part(("class", ""), type(value))

@@ -13,9 +13,12 @@ import functools
 import pickle
 import sys
 import types
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from prefect_cache import modules
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HEAP_TYPE: Final = 1 << 9
 """The flag of classes that are made at run time."""
@@ -39,6 +42,11 @@ def holds_attributes_alone(cls: type) -> bool:
     """Tell whether all that the instances of a class hold is in attributes."""
     # Members of enumerations are made with their class.
     return not isinstance(cls, enum.EnumMeta) and all(map(is_of_python, cls.__mro__[:-1]))
+
+
+def is_not_yet_pickled(cls: type) -> bool:
+    """Tell whether a class refuses to be pickled though attributes hold all of it: patsy (1.0) says "not yet"."""
+    return modules.package_name(cls.__module__) == "patsy" and holds_attributes_alone(cls)
 
 
 def is_of_python(cls: type) -> bool:
@@ -149,6 +157,41 @@ def put_dict(value: object, state: tuple[dict[str, object], dict[str, object] | 
     own, filled = state
     object.__setattr__(value, "__dict__", own)
     put_contents(value, filled or {})
+
+
+_PANDAS_OWN: Final = frozenset(
+    {
+        *("_mgr", "_item_cache", "_attrs", "_flags", "_is_copy", "_cacher", "_name"),
+        *("_index", "_cache", "_typ", "_metadata"),
+    }
+)
+"""What pandas itself keeps in the ``__dict__`` of a DataFrame or Series."""
+
+
+def frame_attributes(value: Any) -> dict[str, object]:
+    """Return the attributes that somebody has given to a DataFrame or Series: ``orders.name = "2013"``.
+
+    Its own pickles and copies forget those that its class does not list in ``_metadata``.
+    """
+    # pandas 2 keeps accessors that were asked for, as in ``names.str.upper()``.
+    return {
+        name: held
+        for name, held in vars(value).items()
+        if name not in _PANDAS_OWN and not _is_accessor(type(value), name)
+    }
+
+
+def _is_accessor(cls: type, name: str) -> bool:
+    found = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+    return type(found).__name__ == "CachedAccessor"
+
+
+def put_frame_attributes(value: Any, own: Mapping[str, object]) -> None:
+    """Give a DataFrame or Series these attributes and no others, past its class's rules about setting them."""
+    for name in frame_attributes(value).keys() - own.keys():
+        object.__delattr__(value, name)
+    for name, held in own.items():
+        object.__setattr__(value, name, held)
 
 
 def contents(value: object) -> dict[str, object]:

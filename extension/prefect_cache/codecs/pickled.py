@@ -46,6 +46,7 @@ from prefect_cache.codecs.instances import (
     has_own_pickles,
     has_shared_dict,
     holds_attributes_alone,
+    is_not_yet_pickled,
     made_past_init,
     put_contents,
     reduced_with_attributes,
@@ -148,6 +149,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return reduced
         if type(value) not in self.dispatch_table and _names_itself(value):
             return _reduced_by_content(value)
+        if is_not_yet_pickled(type(value)):
+            return made_past_init, (type(value),), contents(value), None, None, put_contents
         if self._namespace is None:
             return None
         whole = reduced_with_dict(value) if self._has_shared_dict(value) else None
@@ -706,10 +709,33 @@ def load(
     resolve: Resolve | None = None,
 ) -> object:
     """Read one pickle from an open file; :class:`Damaged` where that fails."""
+    read = ValueUnpickler(file, namespace=namespace, resolve=resolve).load
     try:
-        return ValueUnpickler(file, namespace=namespace, resolve=resolve).load()
+        return read() if namespace is None else _called_from(namespace, read)
     except (Damaged, Untrusted):
         raise
     except Exception as error:
         # A class that is gone, another version's state, a reader's own failure: all mean "run the cell".
         raise Damaged(f"the pickle cannot be read: {type(error).__name__}: {first_line(error)}") from error
+
+
+_CALLERS: Final = 4
+"""Functions of the notebook's that stand between an unpickled object's own code and ours.
+
+Some objects look for names where they are unpickled: a model of statsmodels (0.14) evaluates its formula again with
+the names of its callers, up to four away.
+"""
+
+_CALL: Final = next(
+    constant
+    for constant in compile("lambda call: call()", "<restored>", "eval", dont_inherit=True).co_consts
+    if isinstance(constant, types.CodeType)
+)
+
+
+def _called_from(namespace: MutableMapping[str, object], read: Callable[[], object]) -> object:
+    """Call `read` as cells of the notebook would."""
+    call = types.FunctionType(_CALL, cast("dict[str, object]", namespace))
+    for _ in range(_CALLERS):
+        read = functools.partial(call, read)
+    return read()

@@ -23,6 +23,7 @@ import numpy as np
 
 from prefect_cache.codecs import allowed
 from prefect_cache.codecs.body import memory_order, of_buffer
+from prefect_cache.codecs.instances import frame_attributes, put_frame_attributes
 from prefect_cache.codecs.pickled import ValuePickler, ValueUnpickler
 from prefect_cache.errors import Damaged, Untrusted
 from prefect_cache.frames import missing_objects
@@ -45,6 +46,9 @@ LARGE = 2048
 PROTOCOL = 5
 
 _TABLE = 2
+
+_STATED = 3
+"""Parts of a reduction up to the state."""
 
 _MASKED = {
     *("_fill_value", "_hardmask", "_data", "_mask", "_sharedmask"),
@@ -175,6 +179,12 @@ class Builder:
         """Return a masked array over its data and mask."""
         return np.ma.MaskedArray(data, mask=mask, fill_value=fill, hard_mask=hard, copy=False, keep_mask=False)
 
+    def attributed(self, made: Any, state: tuple[Any, dict[str, object]]) -> None:
+        """Give a DataFrame or Series its content, and the attributes that somebody gave to it."""
+        kept, own = state
+        made.__setstate__(kept)
+        put_frame_attributes(made, own)
+
     def zone(self, key: str) -> Any:
         """Return a time zone by name."""
         import zoneinfo
@@ -272,9 +282,20 @@ class _Planner:
     def _pandas_way(self, kind: type, pd: Any) -> Callable[[Any], Any] | None:
         if issubclass(kind, pd.arrays.ArrowExtensionArray):
             return self._arrow_extension
+        if issubclass(kind, pd.DataFrame | pd.Series):
+            return self._frame
         if not kind.__module__.startswith("pandas.core.internals."):
             return None
         return self._manager if kind.__name__ == "BlockManager" else _block if kind.__name__.endswith("Block") else None
+
+    def _frame(self, frame: Any) -> Any:
+        self.needs_trust |= not allowed.is_allowed(type(frame))
+        own = frame_attributes(frame)
+        reduced = frame.__reduce_ex__(PROTOCOL) if own else ()
+        if len(reduced) < _STATED or any(part is not None for part in reduced[_STATED:]):
+            return NotImplemented  # nothing to add, or a class of somebody's that has a way of its own
+        maker, arguments, state = reduced[:_STATED]
+        return maker, arguments, (state, own), None, None, Builder.attributed
 
     def _polars_way(self, kind: type, pl: Any) -> Callable[[Any], Any] | None:
         return {pl.DataFrame: self._polars_frame, pl.Series: self._polars_series}.get(kind)
