@@ -321,8 +321,8 @@ _RANK: Final[Mapping[str, int]] = {
     for rank, kind in enumerate(
         (
             "format", "code", "expired", "options", "input", "function", "module", "file", "files", "written",
-            "exists", "dates", "folder", "absent", "environ", "cwd", "state", "random", "numpy.random", "torch",
-            "sharing", "python", "package",
+            "exists", "isdir", "dates", "folder", "absent", "environ", "cwd", "state", "random", "numpy.random",
+            "torch", "sharing", "python", "package",
         )
     )
 }  # fmt: skip
@@ -446,6 +446,10 @@ def _say_exists(change: Change) -> str:
     return f"{change.name}, which it looked for, {'is gone' if change.how == 'gone' else 'is not as it was'}"
 
 
+def _say_isdir(change: Change) -> str:
+    return f"whether {change.name} is a folder changed"
+
+
 def _say_dates(change: Change) -> str:
     return f"{change.name} was written since"
 
@@ -480,6 +484,7 @@ _CLAUSES: Final = {
     "expired": _say_expired,
     "files": _say_files,
     "exists": _say_exists,
+    "isdir": _say_isdir,
     "dates": _say_dates,
     "options": _say_options,
 }
@@ -492,6 +497,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "file": "file",
     "files": "files",
     "exists": "file that the cell looked for",
+    "isdir": "whether it is a folder",
     "dates": "date of",
     "options": "option",
     "expired": "stored run",

@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import IO, TYPE_CHECKING, Literal, cast
 
 from prefect_cache import digests
 
@@ -150,6 +150,50 @@ def state(path: str) -> tuple[Digest, Stamp | None]:
 def kind_digest(found: Look) -> Digest:
     """Return the digest of what kind of thing there is."""
     return digests.combine("kind", found.kind)
+
+
+def isdir_digest(found: Look) -> Digest:
+    """Return the digest of whether there is a folder."""
+    return digests.combine("isdir", str(found.kind == "folder"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The size of a file and its bytes at both ends, `SAMPLED` of each at most."""
+
+    size: int
+    head: bytes
+    tail: bytes
+
+
+SAMPLED = 2**16
+
+
+def sample(path: str) -> Sample | None:
+    """Return a sample of a file; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return Sample(size, file.read(SAMPLED), _at(file, size))
+    except OSError:
+        return None
+
+
+def continues(path: str, older: Sample) -> bool:
+    """Tell whether a file may be what it was when the sample was taken, with more at its end or with less."""
+    now = sample(path)
+    if now is None or now.size == older.size or not older.size:
+        return False
+    shared = min(now.size, older.size, SAMPLED)
+    if now.head[:shared] != older.head[:shared]:
+        return False
+    with open(path, "rb") as file:
+        return now.size < older.size or _at(file, older.size) == older.tail
+
+
+def _at(file: IO[bytes], end: int) -> bytes:
+    file.seek(max(end - SAMPLED, 0))
+    return file.read(min(end, SAMPLED))
 
 
 def dates_digest(found: Look) -> Digest:

@@ -119,7 +119,9 @@ def state_of(value: Any, before: Look | None = None) -> State:
     if kind == "pandas":
         ways = {None: EXCHANGED, False: ALONE, True: SHARED}
         memory = {} if before is None else before.memory
-        return State(kind, content, kept=tuple(ways[memory.get(address)] for address in memory_of(value)))
+        return State(
+            kind, content, kept=tuple(ways[memory.get(address)] for address in map(_address_of, _blocks(value)))
+        )
     own, filled = attributes(value) if _CONTENTS[kind].has_attributes else (None, {})
     exchanged = own is not None and before is not None and before.own != id(own_dict(value))
     cls = None if before is not None and type(value) is was else type(value)
@@ -160,7 +162,7 @@ def is_whole(state: State) -> bool:
 
 def memory_of(value: Any) -> dict[int, bool]:
     """Return the addresses of a pandas object's blocks, in their order, and whether each is shared; else nothing."""
-    return {_address(block.values): _is_shared(block) for block in _blocks(value)}
+    return {_address_of(block): _is_shared(block) for block in _blocks(value)}
 
 
 def is_unforeseen(value: Any, state: State) -> bool:
@@ -257,6 +259,10 @@ def _plain_kind(value: Any) -> str:
 
 def _blocks(value: Any) -> tuple[Any, ...]:
     return tuple(value._mgr.blocks) if is_frame_or_series(value) else ()
+
+
+def _address_of(block: Any) -> int:
+    return _address(block.values)
 
 
 def _address(values: Any) -> int:

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import functools
 import glob
-import importlib.metadata
-import itertools
 import os
 import re
 import shlex
@@ -33,7 +31,7 @@ from prefect_cache.cells.code import code_facts
 from prefect_cache.cells.randomness import NAMES, UNSEEDED, WATCH
 from prefect_cache.cells.standins import StandIn, put_originals_back
 from prefect_cache.cells.trace import Contradiction, Trace
-from prefect_cache.cells.watch import CREATE, DELETE, FOLDER, MODIFY, MOVED_FROM, MOVED_TO, OPEN, Watch
+from prefect_cache.cells.watch import ACCESS, CREATE, DELETE, FOLDER, MODIFY, MOVED_FROM, MOVED_TO, OPEN, Watch
 from prefect_cache.model import Change, Observed, Part
 
 if TYPE_CHECKING:
@@ -71,6 +69,12 @@ _OPENING_BY_FOLDER = frozenset({"_rmtree_safe_fd", "_rmtree_safe_fd_step", "_fwa
 
 _MAKING = frozenset({"makedirs", "mkdir", "copy", "copy2", "copyfile", "copytree", "move"})
 """Functions that look at what they are about to make, and make it either way."""
+
+_ISDIR = frozenset({"isdir", "is_dir", "stat"})
+"""Functions by which programs ask whether a path is a folder."""
+
+_WRITING_ANYWAY = frozenset({"PIL.Image.save", "polars._utils.various.normalize_filepath"})
+"""Functions of packages that ask whether a file is there, and write it unless it is a folder (Pillow 13, polars 1)."""
 
 _DATES = frozenset({"stat", "lstat", "getmtime", "getsize", "getctime", "getatime"})
 
@@ -161,7 +165,9 @@ class Observer:
             put_originals_back(self._namespace)
         if error is None:
             try:
-                self._told_by_kernel(_watch().drain())
+                events = _watch().drain()
+                _watch().leave_files()
+                self._told_by_kernel(events)
                 self._conclude(drawn)
             except Exception as failure:  # noqa: BLE001 - as in __enter__
                 self.fail(f"what the cell did could not be observed ({type(failure).__name__}: {failure})")
@@ -174,6 +180,10 @@ class Observer:
         _watch().follow_tree(self._trace.cwd)
         for text in self._strings:
             self._expect(text)
+        for path, seen in self._named.items():
+            if seen.before.kind == "file" and seen.sample is None:
+                sample = disk.sample(path)  # first: it is a reading as well
+                seen.sample = sample if _watch().follow_file(path) else None
         self._environ_before = {**_environ_data()}
         self._threads = frozenset(threading.enumerate())
         _watch().drain()
@@ -262,9 +272,12 @@ class Observer:
         if seen := self._trace.of(places.absolute(path), path):
             self._trace.mark(seen)
 
-    def asked(self, path: str, *, dated: bool) -> None:
-        """Note that a program asks what stands at a path."""
-        if seen := self._trace.of(places.absolute(path), path):
+    def asked(self, path: str, *, dated: bool, only_isdir: bool = False) -> None:
+        """Note that a program asks what stands at a path; `only_isdir`: whether it is a folder."""
+        seen = self._trace.of(places.absolute(path), path)
+        if seen is not None and only_isdir:
+            self._trace.ask_isdir(seen)
+        elif seen is not None:
             self._trace.ask(seen, dated=dated)
 
     def started(self, words: Iterable[str]) -> None:
@@ -404,6 +417,8 @@ class _EventLog:
         self._gone: dict[str, dict[str, bool]] = {}
         self._natively_read: set[str] = set()
         self._opened_folders: set[str] = set()
+        self._opened: dict[str, Seen] = {}
+        """Files that were opened once, and neither read nor changed since."""
 
     def add(self, event: Event) -> None:
         """Take one event."""
@@ -444,11 +459,19 @@ class _EventLog:
             self._trace.remove(seen)
         elif event.what & MODIFY:
             seen.changed = seen.changed or seen.read
+            seen.replaced = seen.replaced or not (seen.read or seen.written)
             seen.written = True
-        elif event.what & OPEN and not seen.written:
-            if event.path not in self._read:
-                self._natively_read.add(folder)
-            seen.read = True
+        elif event.what & (OPEN | ACCESS) and not seen.written:
+            # Whether a file is opened to be written over shows in what comes next: no reading, and a change.
+            if event.what & OPEN and seen.sample is not None and seen.path not in self._opened:
+                self._opened[seen.path] = seen
+            else:
+                self._read_natively(seen, folder)
+
+    def _read_natively(self, seen: Seen, folder: str) -> None:
+        if seen.path not in self._read:
+            self._natively_read.add(folder)
+        seen.read = True
 
     def _folder(self, event: Event) -> None:
         if event.what & OPEN:
@@ -471,12 +494,15 @@ class _EventLog:
                 self._trace.found(os.path.join(path, name))
 
     def close(self) -> None:
-        """Take folders that were listed natively, with the names that they held before the run."""
+        """Take files that were opened and not changed, and folders that were listed natively, as they were before."""
+        for seen in self._opened.values():
+            if not seen.written:  # mapped, say
+                self._read_natively(seen, os.path.dirname(seen.path))
         for folder in self._opened_folders:
             if folder in self._folders or folder in self._natively_read or self._trace.spawned:
-                seen = self._trace.found(folder)
-                if seen is not None and not seen.listed and not seen.written:
-                    seen.take(self._names_before(folder))
+                listed = self._trace.found(folder)
+                if listed is not None and not listed.listed and not listed.written:
+                    listed.take(self._names_before(folder))
 
     def _names_before(self, folder: str) -> dict[str, bool] | None:
         names = disk.listing(folder)
@@ -611,19 +637,18 @@ def _is_called_by(names: frozenset[str]) -> bool:
 
 
 _IMPORTLIB: Final = "<frozen importlib"
-_METADATA: Final = os.path.dirname(importlib.metadata.__file__) + os.sep
+_METADATA: Final = re.compile(r"/(importlib/metadata|importlib_metadata|pkg_resources)/")
 
 
 def _is_importing() -> bool:
     """Tell whether an audit event comes out of the import system; to be called by a handler."""
     asking = sys._getframe(4)  # noqa: SLF001 - as above
-    if not asking.f_code.co_filename.startswith(_METADATA):
+    if not _METADATA.search(asking.f_code.co_filename):
         return asking.f_code.co_filename.startswith(_IMPORTLIB)
-    # A package may look, when it is imported, which others are installed, and looks into all folders of sys.path then.
-    callers = list(itertools.dropwhile(lambda frame: frame.f_code.co_filename.startswith(_METADATA), _stack(asking)))
-    name, file = callers[0].f_globals.get("__name__", ""), callers[0].f_code.co_filename
-    is_import = any(frame.f_code.co_filename.startswith(_IMPORTLIB) for frame in callers)
-    return is_import and modules.origin_of_file(name, file) != "local"
+    # Packages ask what else is installed, for plugins say, and each folder of sys.path is looked into for that.
+    asker = next((frame for frame in _stack(asking) if not _METADATA.search(frame.f_code.co_filename)), asking)
+    file = asker.f_code.co_filename
+    return file.startswith(_IMPORTLIB) or modules.origin_of_file(asker.f_globals.get("__name__", ""), file) != "local"
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
@@ -775,21 +800,23 @@ def _tell_stat(path: object = None, **options: object) -> None:
         _quietly(observer, _asked, (path, *places.asker(2)))
 
 
-def _asked(observer: Observer, path: object, users: bool, through: list[str]) -> None:  # noqa: FBT001 - internal
+def _asked(observer: Observer, path: object, package: str, through: list[str]) -> None:
     text = _text(path)
     if text and _MAKING.isdisjoint(through):
-        observer.asked(text, dated=users and _DATES.issuperset(through))
+        only_isdir = _ISDIR.issuperset(through) and through[-1:] in (["isdir"], ["is_dir"])
+        only_isdir |= package in _WRITING_ANYWAY
+        observer.asked(text, dated=not package and _DATES.issuperset(through), only_isdir=only_isdir)
 
 
 def _tell_access(path: object = None, *_: object, **options: object) -> None:
     observer = _active
     if observer is not None and not isinstance(path, int) and options.get("dir_fd") is None:
-        _quietly(observer, _asked, (path, False, []))
+        _quietly(observer, _asked, (path, "?", []))
 
 
 def _tell_getcwd() -> None:
     observer = _active
-    if observer is not None and places.asker(2)[0]:
+    if observer is not None and not places.asker(2)[0]:
         _quietly(observer, Observer.working_folder, ())
 
 
@@ -803,7 +830,7 @@ def _getitem(self: os._Environ[str], key: str) -> str:
 
 def _iter(self: os._Environ[str]) -> Iterator[str]:
     observer = _active
-    if observer is not None and self is os.environ and places.asker(1)[0]:
+    if observer is not None and self is os.environ and not places.asker(1)[0]:
         _quietly(observer, Observer.whole_environment, ())
     found: Iterator[str] = _environ_iter(self)
     return found
@@ -879,6 +906,8 @@ def _disk_now(seen: Observed, path: str) -> str | None:
             return None
     if seen.kind in {"absent", "exists"}:
         return disk.kind_digest(found)
+    if seen.kind == "isdir":
+        return disk.isdir_digest(found)
     if seen.kind == "dates":
         return disk.dates_digest(found)
     if seen.kind == "folder":

@@ -103,18 +103,24 @@ def absolute(path: str, folder: str | None = None) -> str:
     return os.path.normpath(joined) if os.pardir not in joined else os.path.realpath(joined)
 
 
-def asker(depth: int) -> tuple[bool, list[str]]:
-    """Return whether the user's own code asks, and through which functions of the standard library.
+def asker(depth: int) -> tuple[str, list[str]]:
+    """Return which function of a package asks, nothing for the user's own code, and through which ones of Python's.
 
     `depth` is that of the frame that called the function in question.
     """
     frame: FrameType | None = sys._getframe(depth + 1)  # noqa: SLF001 - no other way to a caller
     through: list[str] = []
-    while frame is not None and (frame.f_code.co_filename.startswith(_library())):
+    # In a virtual environment, its packages lie in a folder of the standard library's.
+    while frame is not None and _is_of_library(frame.f_code.co_filename):
         through.append(frame.f_code.co_name)
         frame = frame.f_back
-    users = frame is not None and not frame.f_code.co_filename.startswith((*packages(), _OWN))
-    return users, through
+    if frame is None or frame.f_code.co_filename.startswith((*packages(), _OWN)):
+        return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}" if frame is not None else "?", through
+    return "", through
+
+
+def _is_of_library(file: str) -> bool:
+    return file.startswith(_library()) and not file.startswith(packages())
 
 
 @cache

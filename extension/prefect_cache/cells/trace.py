@@ -20,7 +20,7 @@ from prefect_cache.model import Observed
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from prefect_cache.cells.disk import Look
+    from prefect_cache.cells.disk import Look, Sample
     from prefect_cache.model import Digest, Json
 
 RACY_NS = 50_000_000
@@ -44,6 +44,12 @@ class Seen:
     asked: bool = False
     dated: bool = False
     changed: bool = False
+    asked_isdir: bool = False
+    """Whether somebody asked if it is a folder, which a file that comes there is no more than nothing is."""
+    sample: Sample | None = None
+    """Of a file that was there and that the cell names: then the kernel tells of its first reading as well."""
+    replaced: bool = False
+    """Whether a native program wrote to that file without having read it: all of it, or more at its end."""
     marked: bool = False
     """Whether the cell set the mode, owner or dates of what was there before."""
     listed: Digest = ""
@@ -146,6 +152,11 @@ class Trace:
             seen.asked = True
             seen.dated = seen.dated or dated
 
+    def ask_isdir(self, seen: Seen) -> None:
+        """Note that somebody asked whether the path is a folder."""
+        if not seen.written:
+            seen.asked_isdir = True
+
     def _keep_digest(self, seen: Seen) -> None:
         if seen.digest_before or seen.before.kind != "file":
             return
@@ -189,6 +200,10 @@ class Trace:
         elif seen.asked:
             kind = "absent" if seen.before.kind == "absent" else "exists"
             yield Observed(kind, seen.name, disk.kind_digest(seen.before))
+        elif seen.asked_isdir:
+            yield Observed("isdir", seen.name, disk.isdir_digest(seen.before))
+        if seen.replaced and seen.sample is not None and disk.continues(seen.path, seen.sample):
+            raise Contradiction(f"{seen.name} may have been added to while the cell ran")
         if seen.dated and seen.before.kind != "absent":
             yield Observed("dates", seen.name, disk.dates_digest(seen.before))
         if seen.listed:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MODIFY, MOVED_FROM, MOVED_TO, CREATE, DELETE, OPEN = 0x2, 0x40, 0x80, 0x100, 0x200, 0x20
+ACCESS, MODIFY, MOVED_FROM, MOVED_TO, CREATE, DELETE, OPEN = 0x1, 0x2, 0x40, 0x80, 0x100, 0x200, 0x20
 OVERFLOW, IGNORED, FOLDER = 0x4000, 0x8000, 0x40000000
-_ONLY_FOLDERS = 0x01000000
+_ONLY_FOLDERS, _ONCE = 0x01000000, 0x80000000
 _MASK = MODIFY | MOVED_FROM | MOVED_TO | CREATE | DELETE | OPEN | _ONLY_FOLDERS
 _NONBLOCKING = os.O_NONBLOCK | os.O_CLOEXEC if hasattr(os, "O_CLOEXEC") else os.O_NONBLOCK
 
@@ -55,6 +55,7 @@ class Watch:
         self._fd = self._libc.inotify_init1(_NONBLOCKING) if self._libc is not None else -1
         self._paths: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
+        self._files: dict[int, str] = {}
         self._walked: dict[str, bool] = {}  # trees, and whether nothing in them was left out
         self._pid = os.getpid()
         self.overflowed = False
@@ -81,6 +82,22 @@ class Watch:
         self._paths[number] = folder
         self._numbers[folder] = number
         return True
+
+    def follow_file(self, path: str) -> bool:
+        """Be told of the first reading in a file, until :meth:`leave_files`; tell whether that worked."""
+        if not self.working or self._libc is None or len(self._files) >= MAX_FOLDERS:
+            return False
+        number = self._libc.inotify_add_watch(self._fd, os.fsencode(path), ctypes.c_uint32(ACCESS | _ONCE))
+        if number >= 0:
+            self._files[number] = path
+        return bool(number >= 0)
+
+    def leave_files(self) -> None:
+        """Be told of no more readings."""
+        for number in self._files:
+            if self._libc is not None:
+                self._libc.inotify_rm_watch(self._fd, number)
+        self._files.clear()
 
     def follow_tree(self, root: str, seconds: float = MAX_SECONDS) -> bool:
         """Watch a folder and those below it, level by level within bounds; tell whether nothing was left out."""
@@ -138,8 +155,12 @@ class Watch:
                 start += _HEADER.size + length
                 if what & OVERFLOW:
                     self.overflowed = True
+                if what & ACCESS and number in self._files:
+                    yield Event(self._files[number], what)
+                    continue
                 folder = self._paths.get(number)
                 if what & IGNORED:
+                    self._files.pop(number, None)
                     self._forget(folder)
                 elif folder is not None:
                     yield Event(os.path.join(folder, os.fsdecode(name)) if name else folder, what)
