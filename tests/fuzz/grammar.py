@@ -81,6 +81,8 @@ MAKE = {
         "{df} = pd.DataFrame(np.arange(12.0).reshape(4, 3), columns=['x', 'y', 'z'])",
         "{df} = pd.DataFrame({{'x': np.arange(600, dtype='f4'), 'y': pd.timedelta_range('1h', periods=600)}})",
         "{df} = pd.DataFrame({{'x': [], 'y': []}})",
+        "{df} = pd.DataFrame({{'x': [1, 2, {#}], 'k': ['a', None, 'b'], 'l': list('xyz'), 't': pd.to_datetime(['2013-01-01', None, '2013-02-01']), 'y': [1.5, None, 2]}})",
+        "{df} = pd.DataFrame({{'x': [{#}, 2], 'k': pd.Series(['a', 'b'], dtype=object), 'l': pd.array(['c', None], dtype='string'), 'm': ['d', '{?}']}})",
     ),
     "sr": (
         "{sr} = pd.Series([{#}, 2, 3], name='{?}')",
@@ -164,6 +166,8 @@ CHANGE = (
     "{df}['c'] = {df}['y'].cumsum()", "for column in list({df}):\n    {df}[column] = {df}[column].shift(1)", "{n} = {df}['x'].sum()", "{n} = len({df})", "{s} = {df}.columns[0]", "{df} = {df2}.iloc[::-1]", "{df} = {df2}[['x']]",
     "{df} = pd.DataFrame({xs}, columns=['x'])", "{df} = pd.DataFrame({{'x': {a}}})", "{df} = {df2}.drop_duplicates('k')", "{df}.index = range(10, 10 + len({df}))", "{df}.columns.name = '{?}'", "{df} = {df2}.melt()", "{df} = {df2}.mask({df2} == 1)",
     "with pd.option_context('display.precision', 2):\n    {s} = str({df}.head(1))", "idx = {df}.index", "{df}.index = idx", "{df} = pd.get_dummies({df2}, columns=['k'])", "{df}.rename_axis('r', inplace=True)", "{df}.update({df2})",
+    "{df}.note = '{?}'", "{df}.kept = {d}", "{s} = getattr({df}, 'note', '')", "{df}.dropna(inplace=True)", "{df}['p'] = {df}['t'].dt.to_period('M')", "{df}['l'] = {df}['l'].str.upper()", "{df}.loc[{df}['y'].isna(), 'y'] = 0",
+    "{df}.to_parquet('df.parquet'); {df} = pd.read_parquet('df.parquet')", "{df}.to_pickle('df.pkl')", "{sr}.unit = '{?}'",
     # Series
     "{sr}.iloc[0] = {#}", "{sr} = {sr2}", "{sr} = {sr2} * 2", "{sr}.name = '{?}'", "{df}['s'] = {sr}", "{sr} = {sr2}.sort_values()", "{sr}.index = range(len({sr}))", "{sr} = {sr2}.copy()", "{sr} = {sr2}.astype(str)", "{sr} = pd.Series({xs})",
     "{sr} += 1", "{sr} = {sr2}.rolling(2).sum()", "{sr}.loc['new'] = {#}", "{sr} = {sr2}.value_counts()", "{sr} = {sr2}.astype('category')", "{sr}.attrs['k'] = '{?}'", "{d}['sr'] = {sr}",

@@ -186,7 +186,9 @@ class Describer:
         return (repr(dtype), extra, *map(self, column.array))
 
     def _flags(self, value: pd.DataFrame | pd.Series) -> tuple[object, ...]:
-        return (value.flags.allows_duplicate_labels, *((repr(k), self(v)) for k, v in value.attrs.items()))
+        given = {k: v for k, v in vars(value).items() if k[0] != "_" and not hasattr(type(value), k)}
+        named = (*value.attrs.items(), *sorted(given.items()))
+        return (value.flags.allows_duplicate_labels, *((repr(k), self(v)) for k, v in named))
 
     def _array(self, value: np.ndarray) -> tuple[object, ...]:
         shape = (str(value.dtype), value.shape, value.flags.writeable)

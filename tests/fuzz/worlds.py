@@ -281,7 +281,7 @@ def _outcome() -> tuple[str, str]:
 
 
 def _merged(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return what was shown, each run of one stream as one text; of stderr only what the grammar writes."""
+    """Return what was shown, each run of one stream as one text; of stderr what the grammar and the cache write."""
     merged: list[tuple[str, str]] = []
     for kind, written in shown:
         text = PLACE.sub("<cell>", snapshot.ADDRESS.sub("", written))
@@ -289,8 +289,9 @@ def _merged(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
             merged[-1] = (kind, merged[-1][1] + text)
         else:
             merged.append((kind, text))
-    # What else writes there is the shell's.
-    return [(kind, text) for kind, text in merged if kind != "stderr" or text.startswith("err:")]
+    # What else writes there is the shell's. A stored run that cannot be used is a fault, though the cell runs then.
+    told = [(kind, text) for kind, text in merged if kind != "stderr" or text.startswith("err:")]
+    return [*told, *(("stderr", text) for kind, text in merged if kind == "stderr" and "CacheWarning" in text)]
 
 
 # Two worlds
