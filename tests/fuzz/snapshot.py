@@ -7,6 +7,7 @@ namespaces with equal snapshots cannot be told apart by a cell (within the kinds
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import copy
 import enum
@@ -126,6 +127,8 @@ class Describer:
                 return (value.__name__,)  # to look inside is to consume it
             case io.IOBase():
                 return (value.closed,)
+            case concurrent.futures.Executor():
+                return (value._max_workers,)
             case staticmethod() | classmethod():
                 return (self(value.__func__),)
             case property():

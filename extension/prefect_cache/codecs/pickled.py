@@ -227,6 +227,8 @@ def _reduced_by_type(value: Any) -> tuple[Any, ...] | None:
     if type(value) is functools.cached_property:
         # Up to Python 3.11 it has a lock, which belongs to the process.
         return functools.cached_property, (value.func,), {"attrname": value.attrname, "__doc__": value.__doc__}
+    if _is_closed_pool(value):
+        return closed_pool, (type(value).__name__, value._max_workers)  # noqa: SLF001 - nobody tells otherwise
     if isinstance(value, _TYPE_PARAMETERS) and value.__module__ == "__main__":
         return _reduced_type_parameter(value)
     if type(value).__module__ == "plotly.graph_objs._figure":
@@ -439,6 +441,22 @@ def closed_file(name: object, mode: str, encoding: str | None, errors: str | Non
         opened.mode = mode
     opened.close()
     return opened
+
+
+def _is_closed_pool(value: object) -> bool:
+    # `with ThreadPoolExecutor() as pool:` leaves one behind as well.
+    module = sys.modules.get("concurrent.futures")
+    kinds = () if module is None else (module.ThreadPoolExecutor, module.ProcessPoolExecutor)
+    return type(value) in kinds and any(vars(value).get(mark) for mark in ("_shutdown", "_shutdown_thread"))
+
+
+def closed_pool(kind: str, workers: int) -> Any:
+    """Return a pool of threads or processes that has been shut down; called from pickles."""
+    import concurrent.futures
+
+    pool = getattr(concurrent.futures, kind)(workers)
+    pool.shutdown()
+    return pool
 
 
 WRITEABLE: Final = 0x400
