@@ -375,7 +375,8 @@ def write(
     Unstorable
         Where something cannot be kept; its ``name`` is the variable.
     """
-    also = {id(namespace[name]): ((("name", name),), namespace[name]) for name in verified if name in namespace}
+    found = {name: namespace[name] for name in verified if _has_identity(namespace.get(name))}
+    also: dict[int, tuple[ObjectPath, object]] = {id(v): ((("name", name),), v) for name, v in found.items()}
     known = {**also, **_in_modules(effects.imports), **before.known()}
     graph = GraphWriter(namespace, known, before.strangers(known.keys()))
     for name, value in effects.bound.items():

@@ -124,7 +124,8 @@ class Observer:
         self._strings = sorted(set(strings), key=_unlikely)[:MAX_NAMES]
         self._files = sorted(set(files))
         self._namespace = namespace
-        self._held = dict(namespace or {})
+        # By id: a value that the cell lets go of must not be kept alive.
+        self._held = {name: id(value) for name, value in (namespace or {}).items()}
         self._names = frozenset(names)
         self._threads = frozenset[threading.Thread]()
         self._trace = Trace(self._strings, places.ignored(str(store_root.absolute()) if store_root else None))
@@ -323,7 +324,7 @@ class Observer:
         """Note the names that evaluated code asks for."""
         for name in {read.name for read in code_facts(code).reads}:
             # A name that the cell itself has bound since the block began is no input.
-            if name in self._held and (self._namespace or {}).get(name, self) is self._held[name]:
+            if self._namespace and name in self._namespace and id(self._namespace[name]) == self._held.get(name):
                 self.evaluated.add(name)
 
     def fail(self, reason: str) -> None:
