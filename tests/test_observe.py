@@ -399,6 +399,66 @@ def test_looking_for_a_file_and_then_making_it_takes_the_other_branch_next_time(
     assert is_same(run(make))
 
 
+def test_asking_whether_it_is_a_folder_and_then_making_a_file_can_be_spared() -> None:
+    def make() -> None:
+        if not os.path.isdir("made.txt"):
+            Path("made.txt").write_text("1")
+
+    observer = run(make)
+    assert "made.txt" in what(observer, "isdir")
+    assert is_same(observer)
+    Path("made.txt").unlink()
+    assert not is_same(observer)
+
+
+def native_write(path: str, flags: int, text: bytes) -> None:
+    """Write to a file out of Python's sight."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    file = libc.open(path.encode(), flags)
+    assert libc.write(file, text, len(text)) == len(text)
+    libc.close(file)
+
+
+@pytest.mark.parametrize("text", [b"o", b"other and longer\n" * 9])
+def test_a_native_program_may_write_over_a_file_that_the_cell_names(text) -> None:
+    observer = run(lambda: native_write("a.csv", os.O_WRONLY | os.O_TRUNC, text), strings=["a.csv"])
+    assert not observer.tainted
+    assert ("written", "a.csv") in told(observer)
+    assert ("file", "a.csv") not in told(observer)
+    assert is_same(observer)
+
+
+def test_one_that_adds_to_it_reads_it_or_is_named_nowhere_cannot_be_spared() -> None:
+    grown = run(lambda: native_write("a.csv", os.O_WRONLY | os.O_APPEND, b"more"), strings=["a.csv"])
+    assert "may keep what it held" in grown.tainted
+
+    def read_first() -> None:
+        pa.OSFile("a.csv").read()
+        native_write("a.csv", os.O_WRONLY | os.O_TRUNC, b"new")
+
+    assert "a.csv" in run(read_first, strings=["a.csv"]).tainted
+
+    def look_first() -> None:
+        pa.memory_map("a.csv").close()
+        native_write("a.csv", os.O_WRONLY | os.O_TRUNC, b"newer")
+
+    assert "a.csv" in run(look_first, strings=["a.csv"]).tainted
+    assert "a.csv" in run(lambda: native_write(name("a", ".csv"), os.O_WRONLY | os.O_TRUNC, b"x")).tainted
+
+
+def test_names_that_evaluated_texts_ask_for_are_told() -> None:
+    names = {"scaled": len, "other": 1, "text": "scaled(df) + 1", "df": [1], "bound": 2}
+
+    def evaluate() -> None:
+        names["bound"] = 3  # by the cell itself
+        eval(compile("scaled(df) + bound", "<formula>", "eval"), names)
+        eval(compile("other", "<timed eval>", "eval"), names)  # which was read before it ran
+
+    assert run(evaluate, namespace=names).evaluated == {"scaled", "df"}
+
+
 def test_appending_cannot_be_spared() -> None:
     Path("log.txt").write_text("1")
     assert "log.txt" in run(lambda: append("log.txt")).tainted

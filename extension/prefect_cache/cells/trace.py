@@ -203,7 +203,7 @@ class Trace:
         elif seen.asked_isdir:
             yield Observed("isdir", seen.name, disk.isdir_digest(seen.before))
         if seen.replaced and seen.sample is not None and disk.continues(seen.path, seen.sample):
-            raise Contradiction(f"{seen.name} may have been added to while the cell ran")
+            raise Contradiction(f"{seen.name} was written to, and may keep what it held before")
         if seen.dated and seen.before.kind != "absent":
             yield Observed("dates", seen.name, disk.dates_digest(seen.before))
         if seen.listed:
