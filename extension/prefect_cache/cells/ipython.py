@@ -19,12 +19,17 @@ def _shell() -> Any:
     return None if ipython is None else ipython.get_ipython()
 
 
+_SIGNS: Final = {"line": "%", "cell": "%%"}
+
+
+def _registry() -> dict[str, dict[str, Any]]:
+    shell = _shell()
+    return {} if shell is None else shell.magics_manager.magics
+
+
 def magics() -> dict[str, Any]:
     """Return what each magic calls with which IPython does not come, by its name with its sign."""
-    shell = _shell()
-    known = {} if shell is None else shell.magics_manager.magics
-    signs = {"line": "%", "cell": "%%"}
-    named = {f"{signs[kind]}{name}": found for kind, held in known.items() for name, found in held.items()}
+    named = {f"{_SIGNS[kind]}{name}": found for kind, held in _registry().items() for name, found in held.items()}
     return {magic: found for magic, found in named.items() if not _is_ipythons(magic, found)}
 
 
@@ -36,8 +41,9 @@ def users_magic(magic: str) -> Any:
     Unfingerprintable
         For one of which nobody can tell what it does: that of a package, an alias, one that is handed all variables.
     """
-    found = magics().get(magic)
-    if found is None or magic.lstrip("%") in commands.PYTHON:
+    name = magic.lstrip("%")
+    held = _registry().get("cell" if magic.startswith("%%") else "line", {})
+    if name in commands.PYTHON or (found := held.get(name)) is None or _is_ipythons(magic, found):
         return None
     package = modules.package_name(_maker(found).__module__)
     if package in _IPYTHONS:

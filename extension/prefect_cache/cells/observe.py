@@ -166,12 +166,11 @@ class Observer:
             put_originals_back(self._namespace)
         if error is None:
             try:
-                events = _watch().drain()
-                _watch().leave_files()
-                self._told_by_kernel(events)
+                self._told_by_kernel(_watch().drain())
                 self._conclude(drawn)
             except Exception as failure:  # noqa: BLE001 - as in __enter__
                 self.fail(f"what the cell did could not be observed ({type(failure).__name__}: {failure})")
+        _watch().leave_files()
 
     # before
 

@@ -443,11 +443,17 @@ def closed_file(name: object, mode: str, encoding: str | None, errors: str | Non
     return opened
 
 
+_POOLS: Final = {
+    ("concurrent.futures.thread", "ThreadPoolExecutor"): "_shutdown",
+    ("concurrent.futures.process", "ProcessPoolExecutor"): "_shutdown_thread",
+}
+"""Pools, and which attribute says that one has been shut down."""
+
+
 def _is_closed_pool(value: object) -> bool:
     # `with ThreadPoolExecutor() as pool:` leaves one behind as well.
-    module = sys.modules.get("concurrent.futures")
-    kinds = () if module is None else (module.ThreadPoolExecutor, module.ProcessPoolExecutor)
-    return type(value) in kinds and any(vars(value).get(mark) for mark in ("_shutdown", "_shutdown_thread"))
+    mark = _POOLS.get((type(value).__module__, type(value).__name__))
+    return mark is not None and bool(vars(value).get(mark))
 
 
 def closed_pool(kind: str, workers: int) -> Any:
