@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ACCESS, MODIFY, MOVED_FROM, MOVED_TO, CREATE, DELETE, OPEN = 0x1, 0x2, 0x40, 0x80, 0x100, 0x200, 0x20
 OVERFLOW, IGNORED, FOLDER = 0x4000, 0x8000, 0x40000000
-_ONLY_FOLDERS, _ONCE = 0x01000000, 0x80000000
+_CLOSED_UNCHANGED, _ONLY_FOLDERS, _ONCE = 0x10, 0x01000000, 0x80000000
 _MASK = MODIFY | MOVED_FROM | MOVED_TO | CREATE | DELETE | OPEN | _ONLY_FOLDERS
 _NONBLOCKING = os.O_NONBLOCK | os.O_CLOEXEC if hasattr(os, "O_CLOEXEC") else os.O_NONBLOCK
 
@@ -84,10 +84,15 @@ class Watch:
         return True
 
     def follow_file(self, path: str) -> bool:
-        """Be told of the first reading in a file, until :meth:`leave_files`; tell whether that worked."""
+        """Be told of the first reading of a file, until :meth:`leave_files`; tell whether that worked.
+
+        It is read where something in it is, or where it is closed by someone who could not write to it: who maps a file
+        reads it unseen.
+        """
         if not self.working or self._libc is None or len(self._files) >= MAX_FOLDERS:
             return False
-        number = self._libc.inotify_add_watch(self._fd, os.fsencode(path), ctypes.c_uint32(ACCESS | _ONCE))
+        mask = ctypes.c_uint32(ACCESS | _CLOSED_UNCHANGED | _ONCE)
+        number = self._libc.inotify_add_watch(self._fd, os.fsencode(path), mask)
         if number >= 0:
             self._files[number] = path
         return bool(number >= 0)
@@ -155,8 +160,8 @@ class Watch:
                 start += _HEADER.size + length
                 if what & OVERFLOW:
                     self.overflowed = True
-                if what & ACCESS and number in self._files:
-                    yield Event(self._files[number], what)
+                if what & (ACCESS | _CLOSED_UNCHANGED) and number in self._files:
+                    yield Event(self._files[number], ACCESS)
                     continue
                 folder = self._paths.get(number)
                 if what & IGNORED:
