@@ -7,6 +7,7 @@ import builtins
 import textwrap
 from typing import TYPE_CHECKING, Any, Self
 
+from prefect_cache.cells.randomness import WATCH
 from prefect_cache.model import Options
 from prefect_cache.session import Session, Shell
 from prefect_cache.store import Store
@@ -53,6 +54,8 @@ class Notebook:
             run_task=self._run_task,
         )
         self.session = Session(self.store, self.names, shell, notebook="test.ipynb")
+        # As in a new process: whatever other tests and Hypothesis have seeded, this notebook has not.
+        WATCH.start()
 
     def run(self, source: str) -> None:
         """Run a cell without the cache."""

@@ -138,8 +138,12 @@ def _task_runner(name: str) -> Any:
 
     logging.getLogger("prefect.task_runner.dask").setLevel(logging.WARNING)
     if name == "dask":
-        # A process for each cell that runs at a time: cells change their process, not only their namespace.
-        return DaskTaskRunner(cluster_kwargs={"threads_per_worker": 1, "dashboard_address": None})
+        # A process for each cell that runs at a time: cells change their process, not only their namespace. Any port
+        # will do for the scheduler's own pages: at the usual one another cluster may be at home, and Dask warns.
+        pages = {"dashboard_address": "127.0.0.1:0"}
+        return DaskTaskRunner(
+            cluster_kwargs={"threads_per_worker": 1, "dashboard_address": None, "scheduler_kwargs": pages}
+        )
     if "://" in name:
         return DaskTaskRunner(address=name)
     raise UsageProblem(

@@ -168,11 +168,13 @@ def _import_prefect() -> None:
         import prefect.main
         import prefect.task_engine
         import prefect.tasks
-        import prefect.utilities.math
+        import prefect.utilities.math  # noqa: F401
 
-    # How long it waits between two tries, Prefect (3.8) draws from the process's generator, on threads of its own as
-    # well: what a notebook has seeded would give other numbers from then on.
-    prefect.utilities.math.random = random.Random()  # type: ignore[assignment,attr-defined]  # noqa: S311
+    for waiting in ("prefect.utilities.math", "websockets.client"):
+        if waiting in sys.modules:
+            # How long they wait between two tries, Prefect (3.8) and its websockets draw from the process's generator,
+            # on threads of their own as well: what a notebook has seeded would give other numbers from then on.
+            setattr(sys.modules[waiting], "random", random.Random())  # noqa: B010, S311
     _client()
     _sides(_settings().settings)
 

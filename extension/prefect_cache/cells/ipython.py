@@ -6,7 +6,7 @@ What a cell runs by such a magic depends on what the magic calls, as it would on
 from __future__ import annotations
 
 import sys
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 from prefect_cache import modules
@@ -63,11 +63,14 @@ _IPYTHONS: Final = frozenset({"IPython", "ipykernel", "matplotlib_inline"})
 
 
 def _maker(found: Any) -> Any:
-    return found if isinstance(found, FunctionType) else type(getattr(found, "__self__", found))
+    if isinstance(found, FunctionType):
+        return found
+    # To ask a `LazyMagic` (IPython 9.18) for any attribute is to load what it stands for.
+    return type(found.__self__ if isinstance(found, MethodType) else found)
 
 
 def _is_ipythons(magic: str, found: Any) -> bool:
-    """Tell whether IPython comes with a magic; its objects for them change at their first use (`LazyMagic` in 9.18)."""
+    """Tell whether IPython comes with a magic; its objects for them change at their first use."""
     name, maker = magic.lstrip("%"), _maker(found)
     if maker.__name__ == "Alias":
         usual = {(known, command.replace(" --color", "")) for known, command in _shell().alias_manager.default_aliases}
