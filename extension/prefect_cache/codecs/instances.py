@@ -190,8 +190,7 @@ def put_frame_attributes(value: Any, own: Mapping[str, object]) -> None:
     """Give a DataFrame or Series these attributes and no others, past its class's rules about setting them."""
     for name in frame_attributes(value).keys() - own.keys():
         object.__delattr__(value, name)
-    for name, held in own.items():
-        object.__setattr__(value, name, held)
+    put_contents(value, dict(own))
 
 
 def contents(value: object) -> dict[str, object]:

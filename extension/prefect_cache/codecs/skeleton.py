@@ -23,7 +23,7 @@ import numpy as np
 
 from prefect_cache.codecs import allowed
 from prefect_cache.codecs.body import memory_order, of_buffer
-from prefect_cache.codecs.instances import frame_attributes, put_frame_attributes
+from prefect_cache.codecs.instances import frame_attributes, put_beside
 from prefect_cache.codecs.pickled import ValuePickler, ValueUnpickler
 from prefect_cache.errors import Damaged, Untrusted
 from prefect_cache.frames import missing_objects
@@ -181,9 +181,7 @@ class Builder:
 
     def attributed(self, made: Any, state: tuple[Any, dict[str, object]]) -> None:
         """Give a DataFrame or Series its content, and the attributes that somebody gave to it."""
-        kept, own = state
-        made.__setstate__(kept)
-        put_frame_attributes(made, own)
+        put_beside(made, state)
 
     def zone(self, key: str) -> Any:
         """Return a time zone by name."""
